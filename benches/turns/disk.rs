@@ -1,7 +1,9 @@
 //! How much space a turn takes on the disk.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use turn_metrics::report::NoPrices;
 use turn_metrics::store::compact;
 
 use crate::report::{Report, Row, Unit};
@@ -21,6 +23,6 @@ pub(crate) fn run(report: &mut Report) {
     // The size is the same in every run, so one run is enough. Only stored turns may count, as a turn that was refused
     // as overload takes no room. So few turns wait at a time that none is refused.
     let stored = Writers::new(directory.path(), 0, 0).round(TURNS, 64, Duration::MAX).done;
-    let bytes = compact(directory.path()).unwrap().bytes_after;
+    let bytes = compact(directory.path(), Arc::new(NoPrices)).unwrap().bytes_after;
     report.add_pairs(&row, Unit::Bytes, &[(bytes as f64 / stored as f64, RECORD_BYTES)], "");
 }

@@ -91,7 +91,11 @@ fn setup_with(panics_at: &'static [u64], forget: fn(&mut ConversationState)) -> 
             store.send(commit).await.unwrap()
         }
     });
-    let recipients = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
+    let recipients = StoreRecipients {
+        open: opens.recipient(),
+        commit: commits.recipient(),
+        erase: crate::testing::MemoryStore::default().erasures().recipient(),
+    };
     let clock = Arc::new(PanickingClock { asked: AtomicU64::new(0), panics_at });
     let directory = Directory::new(recipients, clock, TurnSettings::default()).start();
     Setup { engine, opens, commits, directory, gate }

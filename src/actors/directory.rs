@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::conversation::{
-    Abandon, Conversation, ConversationReport, InspectConversation, LoggedWarnings, Memory, Observe, ObserveError,
-    Receipt, StoreRecipients,
+    Abandon, Conversation, ConversationReport, Erase, EraseError, InspectConversation, LoggedWarnings, Memory, Observe,
+    ObserveError, Receipt, StoreRecipients,
 };
 use super::end::{AwaitEnd, never};
 use super::facts::Facts;
@@ -120,7 +120,7 @@ impl Directory {
     {
         let (address, ticket) = match self.admit(id) {
             Ok(admitted) => admitted,
-            Err(refusal) => return Box::pin(async { Err(refusal) }),
+            Err(refusal) => return Box::pin(async move { Err(refusal.into()) }),
         };
         let answer = address.send(message);
         let id = id.clone();
@@ -136,12 +136,12 @@ impl Directory {
         })
     }
 
-    fn admit(&mut self, id: &ConversationId) -> Result<(Addr<Conversation>, Ticket), ObserveError> {
+    fn admit(&mut self, id: &ConversationId) -> Result<(Addr<Conversation>, Ticket), Refusal> {
         if self.draining {
-            return Err(ObserveError::ShuttingDown);
+            return Err(Refusal::ShuttingDown);
         }
         if self.in_flight.load.is_full() {
-            return Err(ObserveError::Overloaded);
+            return Err(Refusal::Overloaded);
         }
         let ActorRef { address, state } = match self.conversations.get(id) {
             Some(actor) if actor.address.connected() && !actor.state.died.get() => actor.clone(),
@@ -150,11 +150,11 @@ impl Directory {
         Ok((address, Ticket::new(state, Rc::clone(&self.in_flight))))
     }
 
-    fn start(&mut self, id: &ConversationId) -> Result<ActorRef, ObserveError> {
+    fn start(&mut self, id: &ConversationId) -> Result<ActorRef, Refusal> {
         if self.conversations.len() >= self.settings.max_active_conversations {
             self.retire_idle_for(Duration::ZERO);
             if self.conversations.len() >= self.settings.max_active_conversations {
-                return Err(ObserveError::Overloaded);
+                return Err(Refusal::Overloaded);
             }
         }
         let conversation = Conversation::new(id.clone(), self.store.clone(), self.clock.clone(), &self.settings);
@@ -179,6 +179,31 @@ impl Directory {
         self.conversations.retain(|_, ActorRef { state, .. }| {
             state.unanswered.get() > 0 || now.saturating_duration_since(state.last_used.get()) < age
         });
+    }
+}
+
+/// Why the directory passes a message on to no conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    Overloaded,
+    ShuttingDown,
+}
+
+impl From<Refusal> for ObserveError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Overloaded => Self::Overloaded,
+            Refusal::ShuttingDown => Self::ShuttingDown,
+        }
+    }
+}
+
+impl From<Refusal> for EraseError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Overloaded => Self::Overloaded,
+            Refusal::ShuttingDown => Self::ShuttingDown,
+        }
     }
 }
 
@@ -241,6 +266,28 @@ impl Handler<Abandon> for Directory {
 
     fn handle(&mut self, abandon: Abandon, _: &mut Self::Context) -> Self::Result {
         self.pass_on(&abandon.conversation_id.clone(), abandon)
+    }
+}
+
+impl Handler<Erase> for Directory {
+    type Result = ResponseFuture<Result<bool, EraseError>>;
+
+    fn handle(&mut self, erase: Erase, _: &mut Self::Context) -> Self::Result {
+        let id = erase.conversation_id.clone();
+        let (address, ticket) = match self.admit(&id) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return Box::pin(async move { Err(refusal.into()) }),
+        };
+        // Nothing of the conversation stays in memory, and the next life has warnings of its own.
+        self.logged.forget(&id);
+        let answer = address.send(erase);
+        Box::pin(async move {
+            let answer = answer.await.unwrap_or(Err(EraseError::ActorGone));
+            if answer == Err(EraseError::ActorGone) {
+                ticket.count_death(&id);
+            }
+            answer
+        })
     }
 }
 

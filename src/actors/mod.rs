@@ -8,8 +8,9 @@
 //!      | Abandon                                             v
 //!      v                                        commit     Store ------> engine
 //!   Directory ----------------> Conversation ------------>   ^             ^
-//!      ^      Observe, Abandon      |      OpenConversation  |             |
-//!      | Observe                    v                        |         StoreReader
+//!      ^      Observe, Abandon,     |      OpenConversation, |             |
+//!      |      Erase                 |      EraseConversation |             |
+//!      | Observe, Erase             v                        |         StoreReader
 //!   callers                       Facts                   callers          ^
 //!                                   |                                      |
 //!                                   v                            callers on its thread
@@ -93,8 +94,8 @@ pub(crate) use end::AwaitEnd;
 pub(crate) use open_changes::OpenWatch;
 
 pub use conversation::{
-    Abandon, Conversation, ConversationReport, InspectConversation, Observe, ObserveError, Receipt, StoreRecipients,
-    TurnReceipt,
+    Abandon, Conversation, ConversationReport, Erase, EraseError, InspectConversation, Observe, ObserveError, Receipt,
+    StoreRecipients, TurnReceipt,
 };
 pub use directory::{CountWork, Directory, Drain, WorkCounts};
 pub use facts::{Fact, Facts, Subscription, TurnSealed};
@@ -102,6 +103,7 @@ pub use feed::{Feed, FeedStart};
 pub use load::Load;
 pub use reader::{BuildReport, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListTurns, StoreReader};
 pub use store::{
-    BackUp, CheckWrite, Close, InspectStore, ListStaleTurns, OpenConversation, Scrub, Store, StoreReport, Tick,
+    BackUp, CheckWrite, Close, EraseConversation, InspectStore, ListStaleTurns, OpenConversation, Scrub, Store,
+    StoreReport, Tick,
 };
 pub use sweeper::{InspectSweeper, Sweeper, SweeperRecipients, SweeperReport};

@@ -38,7 +38,8 @@ fn setup_with(gate: &Rc<Semaphore>, max_in_flight: usize) -> Setup {
             to.send(commit).await.unwrap()
         }
     });
-    let recipients = StoreRecipients { open: store.recipient(), commit: commits.recipient() };
+    let recipients =
+        StoreRecipients { open: store.clone().recipient(), commit: commits.recipient(), erase: store.recipient() };
     let settings = TurnSettings { max_in_flight, ..TurnSettings::default() };
     let directory = Directory::new(recipients, Arc::new(TestClock::at(1)), settings).start();
     Setup { engine, commits, directory }

@@ -89,7 +89,11 @@ fn setup(directories: usize) -> Setup {
         })
     };
     let settings = TurnSettings { idle_after: Duration::from_millis(1), max_steps: 100_000, ..TurnSettings::default() };
-    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
+    let store = StoreRecipients {
+        open: opens.recipient(),
+        commit: commits.recipient(),
+        erase: crate::testing::MemoryStore::default().erasures().recipient(),
+    };
     let start = |_| Directory::new(store.clone(), Arc::clone(&clock), settings.clone()).start();
     let directories = (0..directories).map(start).collect();
     Setup { kept, opens, directories }

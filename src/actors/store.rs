@@ -150,6 +150,25 @@ impl Handler<FindRevision> for Store {
     }
 }
 
+/// Tell the store to erase a conversation. It answers, once that is durable, with whether there was anything to erase.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EraseConversation {
+    /// The conversation.
+    pub conversation_id: ConversationId,
+}
+
+impl Message for EraseConversation {
+    type Result = Result<bool, CommitError>;
+}
+
+impl Handler<EraseConversation> for Store {
+    type Result = Response<Result<bool, CommitError>>;
+
+    fn handle(&mut self, erase: EraseConversation, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.erase(erase.conversation_id))
+    }
+}
+
 /// Ask the store for a page of stale turns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListStaleTurns {

@@ -33,7 +33,11 @@ fn setup_with(settings: TurnSettings, gate: Rc<Semaphore>) -> Setup {
             Ok(Committed { version: Version(commit.expected_version.0 + 1), outcomes: Vec::new() })
         }
     });
-    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
+    let store = StoreRecipients {
+        open: opens.recipient(),
+        commit: commits.recipient(),
+        erase: crate::testing::MemoryStore::default().erasures().recipient(),
+    };
     let directory = Directory::new(store, Arc::new(TestClock::at(1000)), settings).start();
     Setup { opens, commits, directory }
 }
@@ -137,7 +141,11 @@ async fn the_load_shows_how_many_messages_are_unanswered() {
     let gate = Rc::new(Semaphore::new(0));
     let setup = setup_with(TurnSettings::default(), Rc::clone(&gate));
     let load = Load::new(1);
-    let store = StoreRecipients { open: setup.opens.recipient(), commit: setup.commits.recipient() };
+    let store = StoreRecipients {
+        open: setup.opens.recipient(),
+        commit: setup.commits.recipient(),
+        erase: crate::testing::MemoryStore::default().erasures().recipient(),
+    };
     let directory = Directory::new(store, Arc::new(TestClock::at(1)), TurnSettings::default()).showing(load.clone());
     let directory = directory.start();
     assert!(!load.is_full());

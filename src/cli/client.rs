@@ -197,6 +197,21 @@ impl Client {
         Ok((String::from_utf8_lossy(&body).into_owned(), answer))
     }
 
+    /// Erases a conversation. Returns whether there was anything to erase.
+    pub(super) fn erase(&self, id: &ConversationId) -> Result<bool, ClientError> {
+        let id = utf8_percent_encode(id.as_str(), NON_ALPHANUMERIC);
+        let response = self.agent.delete(format!("{}/conversations/{id}", self.url)).call();
+        let mut response = response.map_err(|error| self.unreachable(error))?;
+        match response.status() {
+            StatusCode::NO_CONTENT => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => {
+                let body = self.body(&mut response)?;
+                Err(self.refusal(&response, &body))
+            }
+        }
+    }
+
     /// Returns a copy of the server's database as a stream. Reading fails if the copy is incomplete.
     pub(super) fn backup(&self) -> Result<impl io::Read + use<>, ClientError> {
         self.stream("/backup")

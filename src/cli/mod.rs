@@ -12,6 +12,7 @@
 //! - `list`: prints a list of conversations.
 //! - `report`: prints sums over the turns of many conversations.
 //! - `prices`: prints the prices of models.
+//! - `erase`: erases a conversation.
 //! - `check`: verifies and repairs the files of a stopped server.
 //! - `compact`: makes the database of a stopped server smaller.
 //! - `backup`: copies the database of a running server.
@@ -44,6 +45,7 @@ mod compact;
 mod config;
 mod demo;
 mod descriptors;
+mod erase;
 mod export;
 mod figures;
 mod ingest;
@@ -108,6 +110,7 @@ enum Command {
     Show(show::Args),
     Report(report::Args),
     Prices(prices::Args),
+    Erase(erase::Args),
     Check(check::Args),
     Compact(compact::Args),
     Backup(backup::Args),
@@ -186,6 +189,7 @@ pub fn run() -> Result<ExitCode, CliError> {
         Command::Show(args) => show::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Prices(args) => prices::run(&args),
+        Command::Erase(args) => erase::run(&args),
         Command::Check(args) => check::run(args),
         Command::Compact(args) => compact::run(args),
         Command::Backup(args) => backup::run(&args),

@@ -42,6 +42,9 @@ pub(crate) const SUMMARY: Route =
     Route { path: "/conversations/{id}/summary", methods: READ, pages: PageAccess::OfAllowedOrigins };
 pub(crate) const CONVERSATIONS: Route =
     Route { path: "/conversations", methods: READ, pages: PageAccess::OfAllowedOrigins };
+/// Programs and pages of this server may erase a conversation.
+pub(crate) const CONVERSATION: Route =
+    Route { path: "/conversations/{id}", methods: "DELETE", pages: PageAccess::OfOwnOrigin };
 pub(crate) const STATS: Route = Route { path: "/stats", methods: READ, pages: PageAccess::OfAllowedOrigins };
 pub(crate) const THROUGHPUT: Route =
     Route { path: "/metrics/throughput", methods: READ, pages: PageAccess::OfAllowedOrigins };
@@ -56,12 +59,13 @@ pub(crate) const HEALTH: Route = Route { path: "/health", methods: READ, pages: 
 pub(crate) const READY: Route = Route { path: "/ready", methods: READ, pages: PageAccess::OfOwnOrigin };
 pub(crate) const BACKUP: Route = Route { path: "/backup", methods: "GET", pages: PageAccess::None };
 
-pub(crate) const ROUTES: [&Route; 14] = [
+pub(crate) const ROUTES: [&Route; 15] = [
     &EVENTS,
     &METRICS,
     &TURNS,
     &SUMMARY,
     &CONVERSATIONS,
+    &CONVERSATION,
     &STATS,
     &THROUGHPUT,
     &PRICES,
@@ -120,9 +124,17 @@ mod tests {
     fn a_path_that_is_not_listed_is_closed_to_pages() {
         assert_eq!(PageAccess::of("/health"), PageAccess::Unread);
         assert_eq!(PageAccess::of("/conversations/a b/turns"), PageAccess::OfAllowedOrigins);
-        for path in
-            ["", "/ui", "/ui/", "//", "/healthy", "/health/", "/conversations/c", "/conversations/c/d/turns", "/Events"]
-        {
+        for path in [
+            "",
+            "/ui",
+            "/ui/",
+            "//",
+            "/healthy",
+            "/health/",
+            "/conversations/c/",
+            "/conversations/c/d/turns",
+            "/Events",
+        ] {
             assert_eq!(PageAccess::of(path), PageAccess::None, "{path}");
         }
     }

@@ -48,6 +48,8 @@ pub(crate) enum ApiError {
         "the position is not of this store's history: the store was restored or repaired, or is another one; read from the beginning"
     )]
     OtherLineage,
+    #[error("there is no such conversation")]
+    NothingToErase,
     #[error("there is nothing at this path")]
     NotFound,
     #[error("this method is not allowed here: use {allowed}")]
@@ -106,6 +108,8 @@ pub(crate) enum Unavailable {
     /// Some events of the request may be durable and others not.
     #[error("{0}, and the outcome is unknown: send the same events again later")]
     OutcomeUnknown(&'static str),
+    #[error("{0}, and it is unknown whether the conversation is erased: ask again later")]
+    ErasureUnknown(&'static str),
     #[error("the store is gone")]
     StoreGone,
     #[error(transparent)]
@@ -137,7 +141,7 @@ impl ResponseError for ApiError {
             | Self::RepeatedParameter { .. }
             | Self::TooManyRows { .. }
             | Self::BadThroughputQuery(_) => StatusCode::BAD_REQUEST,
-            Self::NotFound | Self::UnknownConversation => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::UnknownConversation | Self::NothingToErase => StatusCode::NOT_FOUND,
             Self::OtherLineage => StatusCode::GONE,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout { .. } | Self::BodyStalled { .. } => StatusCode::REQUEST_TIMEOUT,

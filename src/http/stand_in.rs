@@ -25,8 +25,8 @@ use super::access::{PAGES, ROUTES, Route};
 use super::middleware::host::Hosts;
 use super::transport::server::app;
 use crate::actors::{
-    BackUp, BuildReport, CheckWrite, Facts, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListTurns,
-    Load, Observe, ObserveError, Receipt, StoreReport, SweeperReport, TurnReceipt, WorkCounts,
+    BackUp, BuildReport, CheckWrite, Erase, EraseError, Facts, FindRevision, ListConversations, ListOpenTurns,
+    ListSealed, ListTurns, Load, Observe, ObserveError, Receipt, StoreReport, SweeperReport, TurnReceipt, WorkCounts,
 };
 use crate::report::{Breakdown, Rollup};
 use crate::runtime::{Handles, Intake, Operations, Reads};
@@ -64,6 +64,8 @@ pub(super) struct StandIn {
     pub(super) too_many_rows: bool,
     /// Whether costs are being computed anew with new prices.
     pub(super) is_repricing: bool,
+    /// The outcome of every erasure. Without one, there is nothing to erase.
+    pub(super) erasure: Option<Result<bool, EraseError>>,
     /// The outcome of a readiness check. Without one, the check hangs, and so do questions about the state of the
     /// system.
     pub(super) check: Option<Result<(), CommitError>>,
@@ -91,6 +93,8 @@ pub(super) struct Seen {
     pub(super) ranges: Vec<TurnRange>,
     /// The conversations whose revision was asked for.
     pub(super) found: Vec<ConversationId>,
+    /// The conversations that were erased.
+    pub(super) erased: Vec<ConversationId>,
 }
 
 /// Returns the answer, or nothing if the system hangs.
@@ -104,7 +108,11 @@ impl StandIn {
         let report = StoreReport { damage: self.damage, ..StoreReport::default() };
         let system = self.start();
         let handles = Handles {
-            intake: Intake { observe: system.clone().recipient(), load: Load::new(usize::from(!full)) },
+            intake: Intake {
+                observe: system.clone().recipient(),
+                erase: system.clone().recipient(),
+                load: Load::new(usize::from(!full)),
+            },
             reads: Reads {
                 list_turns: system.clone().recipient(),
                 list_open_turns: system.clone().recipient(),
@@ -328,6 +336,15 @@ impl Handler<FindRevision> for StandIn {
         let lineage = Lineage(Uuid::from_u128(7 + u128::from(self.another_store)));
         let life = Life(5 + self.earlier_lives);
         MessageResult(self.may_read().map(|()| Revision::new(lineage, life, sealed_turns)))
+    }
+}
+
+impl Handler<Erase> for StandIn {
+    type Result = MessageResult<Erase>;
+
+    fn handle(&mut self, erase: Erase, _: &mut Self::Context) -> Self::Result {
+        self.seen.lock().unwrap().erased.push(erase.conversation_id);
+        MessageResult(self.erasure.clone().unwrap_or(Ok(false)))
     }
 }
 

@@ -64,6 +64,13 @@ impl ConversationSums {
         self.cache_reporting_read_tokens += other.cache_reporting_read_tokens;
     }
 
+    /// Subtracts sums that were added before.
+    pub fn subtract(&mut self, other: &Self) {
+        self.cost.subtract(&other.cost);
+        self.cache_reporting_prompt_tokens -= other.cache_reporting_prompt_tokens;
+        self.cache_reporting_read_tokens -= other.cache_reporting_read_tokens;
+    }
+
     /// Returns the numbers that can be added and do not depend on prices.
     pub(crate) fn numbers(&self) -> [i128; 2] {
         [self.cache_reporting_prompt_tokens, self.cache_reporting_read_tokens]

@@ -1,7 +1,7 @@
 use actix::{Actor, MailboxError, Recipient};
 
 use crate::actors::{
-    BackUp, BuildReport, CheckWrite, CountWork, Facts, Feed, FeedStart, FindRevision, InspectConversation,
+    BackUp, BuildReport, CheckWrite, CountWork, Erase, Facts, Feed, FeedStart, FindRevision, InspectConversation,
     InspectStore, InspectSweeper, ListConversations, ListOpenTurns, ListSealed, ListTurns, Load, Observe, Scrub,
     StoreReader, StoreReport, SweeperReport, WorkCounts,
 };
@@ -18,11 +18,13 @@ pub struct Handles {
     pub operations: Operations,
 }
 
-/// Takes events in.
+/// Takes events in, and erases conversations.
 #[derive(Clone)]
 pub struct Intake {
     /// Takes the events of one conversation.
     pub observe: Recipient<Observe>,
+    /// Erases a conversation.
+    pub erase: Recipient<Erase>,
     /// The amount of work in progress, so that a caller can refuse more before it reads it.
     pub load: Load,
 }

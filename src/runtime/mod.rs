@@ -287,7 +287,11 @@ impl Runtime {
         let reader = StoreReader::new(Arc::clone(&engine));
         let running = RunningClock::at(engine.running_time());
         let store = Store::start_in_arbiter(&arbiter.handle(), |_| Store::new(engine));
-        let recipients = StoreRecipients { open: store.clone().recipient(), commit: store.clone().recipient() };
+        let recipients = StoreRecipients {
+            open: store.clone().recipient(),
+            commit: store.clone().recipient(),
+            erase: store.clone().recipient(),
+        };
         let facts = Facts::new(facts_kept);
         let load = Load::new(turns.max_in_flight);
         let directory = {
@@ -305,7 +309,7 @@ impl Runtime {
             Sweeper::new(recipients, running, Arc::new(SystemStopwatch::default()), turns)
         });
         let handles = Handles {
-            intake: Intake { observe: directory.clone().recipient(), load },
+            intake: Intake { observe: directory.clone().recipient(), erase: directory.clone().recipient(), load },
             reads: Reads {
                 list_turns: store.clone().recipient(),
                 list_open_turns: store.clone().recipient(),

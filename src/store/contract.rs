@@ -2,6 +2,7 @@ use std::cmp::Reverse;
 use std::fmt;
 use std::io::Read;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::fault::Fault;
@@ -93,7 +94,7 @@ pub struct Version(pub u64);
 ///
 /// The number is random, because a counter would have to survive every crash, backup and repair. One conversation has
 /// few lives, and it is enough that their numbers differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Life(pub u64);
 
 impl Life {

@@ -55,6 +55,11 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// is known.
     fn commit(&self, commit: Arc<Commit>) -> Answer<Result<Committed, CommitError>>;
 
+    /// Erases a conversation: its turns, its open turns and its id are gone once the answer is durable. The sums of
+    /// reports keep what its turns added to them. Later commits begin a new life of the conversation, from version 0.
+    /// Returns whether there was anything to erase.
+    fn erase(&self, id: ConversationId) -> Answer<Result<bool, CommitError>>;
+
     /// Returns the state of a conversation, and which of these turns are sealed.
     fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>>;
 

@@ -51,6 +51,8 @@
 //!   restored backup and a repaired store each draw a new lineage.
 //! - **life**: a random number that a conversation draws with its first commit. An id that begins anew draws another
 //!   number.
+//! - **erasure**: the end of a life. Its turns are in no read any more, and only the sums of reports keep what they have
+//!   added.
 //! - **head of a turn**: an open turn without its steps. Each event writes the head, and writes a step only if the
 //!   event changes that step.
 //! - **record**: a conversation, a sealed turn, the head or a step of an open turn, as bytes.
@@ -76,12 +78,18 @@
 //!   open_turns                (key, turn id)          -> head of an open turn, with the number of its steps; checksum
 //!   open_steps                (key, turn id, place)   -> step of an open turn, checksum
 //!   activity                  (moment inverted, id)   -> key: conversations by their latest turn; checksum
-//!   positions                 position                -> (key, ordinal), or that it was erased; checksum
+//!   positions                 position                -> (key, ordinal), or that it was erased; checksum. The key may be one
+//!                                                        of `erased`
 //!   labels                    hash of the label       -> model, provider, project, class of the reason; checksum
 //!   rollups                   (level, quarter, label) -> sums, sparse histograms, extremes; checksum
 //!   costs                     (generation, level, quarter, label)
 //!                                                     -> pico-dollars, unpriced tokens and models; checksum
 //!   conversation_sums         (generation, key)       -> cost, tokens that the cache rate is computed of; checksum
+//!   erased                    key                     -> number of sealed turns of a conversation that was erased; checksum
+//!   erasures                  life                    -> key of an erased conversation whose rows are still to be removed;
+//!                                                        a row of the journal; checksum
+//!   erased_rollups            (level, quarter, label) -> like rollups, for erased turns; checksum
+//!   erased_costs              (level, quarter, label) -> like costs, for erased turns; checksum
 //!
 //!   only after a repair:
 //!   lost_turns                (key, ordinal)          -> a turn that was moved aside; its ordinal is not given again
@@ -95,7 +103,7 @@
 //! turn-metrics.journal.redb   the journal: there while the store runs, and after a crash
 //!   meta                      name                    -> format, store id, journal id, running time; base: the mark
 //!                                                        of the last row that was dropped
-//!   rows                      row number              -> version byte, then one entry for each commit, with the
+//!   rows                      row number              -> version byte, then one entry for each commit or erasure, with the
 //!                                                        position of the first turn that it seals; checksum of the row
 //!                                                        before; checksum
 //! ```
@@ -166,6 +174,20 @@
 //! An orderly stop flushes until the memtable is empty, takes the journal's name out of the main file and removes
 //! the journal.
 //!
+//! # An erasure
+//!
+//! 1. The writer appends an entry that names the life which ends, and begins the next one with an empty record of version
+//!    0. In the memtable the entry begins a new piece. Reads use the pieces of the present life only, and the rows of the
+//!    tables only if their record has that life. Commits that expect the version of the earlier life are conflicts.
+//! 2. Pieces, runs and sums of the erased life that are in the memtable already are moved like all others, under the key of
+//!    that life. The flush that moves the erasure removes the id, the record and the place by activity, and notes the key
+//!    in `erased` and `erasures`. A later life gets another key. Runs and sums that are moved after that find the key of
+//!    their life in `erasures`.
+//! 3. When the checkpoint has passed the erasure, the checkpoint's thread removes the rows of the key in small transactions.
+//!    Each of them also moves the sums that its turns have added to the sums of erased turns. Reports add up both. See
+//!    `redb/checkpoint/erasing`.
+//! 4. Positions keep leading to the key, of which `erased` says that it leads nowhere. So no position is written again.
+//!
 //! # Opening after a crash
 //!
 //! 1. Both files are inspected without changing them. A file of another program or format, a lost main file, a missing
@@ -177,6 +199,7 @@
 //!    for the same rows.
 //! 4. The rows after the checkpoint are read into the memtable. Flushes may have moved some of their pieces already, so
 //!    an entry whose version is in the tables is skipped. Its positions are skipped only if the tables have them too.
+//!    An entry of a life that is in `erasures` is skipped too.
 //!    Its turns are skipped for sums only if the tables have counted them: the tables note up to which row all turns
 //!    are counted, and up to which row a part of them is.
 //! 5. Each row must have the checksum of the row before it, the entries of each conversation must follow each other

@@ -27,6 +27,12 @@ impl Oracle {
         self.sealed.iter().find(|turn| turn.metrics.turn_id == *turn_id).map(|turn| turn.ordinal)
     }
 
+    /// Erases the conversation. Returns whether there was anything to erase, and the turns that are gone.
+    pub(super) fn erase(&mut self) -> (bool, Vec<StoredTurn>) {
+        let erased = std::mem::take(self);
+        (erased.version.0 > 0, erased.sealed)
+    }
+
     /// Makes the changes of the commit, and returns the answer that a store must give.
     pub(super) fn apply(&mut self, commit: &Commit) -> Result<Committed, CommitError> {
         if commit.expected_version != self.version {

@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::Probe;
 use crate::actors::{
-    BuildReport, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListStaleTurns, ListTurns,
-    OpenConversation, StoreRecipients,
+    BuildReport, EraseConversation, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListStaleTurns,
+    ListTurns, OpenConversation, StoreRecipients,
 };
 use crate::report::{Breakdown, ConversationSums, Cost, NoPrices, Quarter, Rollup, SharedPriceBook, report_time};
 use crate::store::rule::{Conflict, ConversationHead, decide};
@@ -58,8 +58,10 @@ impl Default for MemoryStore {
 #[derive(Debug, Default)]
 struct State {
     conversations: BTreeMap<ConversationId, StoredConversation>,
-    /// For each position from 1 on, the conversation and the ordinal of its turn.
-    order: Vec<(ConversationId, Ordinal)>,
+    /// For each position from 1 on, the conversation and the ordinal of its turn. `None` if the turn was erased.
+    order: Vec<Option<(ConversationId, Ordinal)>>,
+    /// The erased turns, which still count in reports.
+    erased: Vec<StoredTurn>,
 }
 
 /// The stored state of one conversation.
@@ -105,7 +107,7 @@ impl MemoryStore {
     /// Makes one atomic change of a conversation.
     pub fn commit(&self, commit: &Commit) -> Result<Committed, CommitError> {
         let mut all = self.lock();
-        let State { conversations, order } = &mut *all;
+        let State { conversations, order, .. } = &mut *all;
         let kept = conversations.entry(commit.conversation_id.clone()).or_insert_with(StoredConversation::begin);
         let sealed: Vec<_> = commit.turn_ids().map(|id| kept.ordinal_of(id)).collect();
         let decision = decide(&kept.head, &sealed, commit).map_err(Conflict::into_error)?;
@@ -115,11 +117,23 @@ impl MemoryStore {
         }
         for (turn, ordinal, sealed_at) in decision.sealed(commit) {
             kept.open.remove(&turn.metrics.turn_id);
-            order.push((commit.conversation_id.clone(), ordinal));
+            order.push(Some((commit.conversation_id.clone(), ordinal)));
             kept.sealed.push(SealedTurn { sealed_at, ..turn.clone() }.at(ordinal));
         }
         kept.head = decision.head;
         Ok(decision.into_committed())
+    }
+
+    /// Erases a conversation. Returns whether there was anything to erase.
+    pub fn erase(&self, id: &ConversationId) -> bool {
+        let mut all = self.lock();
+        let State { conversations, order, erased } = &mut *all;
+        let Some(kept) = conversations.remove(id).filter(|kept| kept.head.version.0 > 0) else { return false };
+        erased.extend(kept.sealed);
+        for place in order {
+            place.take_if(|(of, _)| of == id);
+        }
+        true
     }
 
     /// Returns the open turns of a conversation.
@@ -153,13 +167,15 @@ impl MemoryStore {
             return Err(ListSealedError::OtherLineage(after));
         }
         let order = (1..).map(at).zip(&all.order).filter(|(position, _)| position.number > after.number);
-        let turns = order.take(limit.min(SealedPage::MAX_POSITIONS)).filter_map(|(position, (id, ordinal))| {
+        let mut next = after;
+        let turns = order.take(limit.min(SealedPage::MAX_POSITIONS)).filter_map(|(position, place)| {
+            next = position;
+            let (id, ordinal) = place.as_ref()?;
             let sealed = &all.conversations.get(id)?.sealed;
             let turn = sealed.iter().find(|turn| turn.ordinal == *ordinal)?.clone();
             Some(PositionedTurn { position, conversation_id: id.clone(), turn })
         });
         let turns: Vec<_> = turns.collect();
-        let next = turns.last().map_or(after, |last| last.position);
         Ok(SealedPage { turns, next, latest })
     }
 
@@ -196,7 +212,9 @@ impl MemoryStore {
     /// Returns sums over the turns of some periods. It adds all turns up for each report.
     pub fn report(&self, question: &ReportQuestion) -> Result<Report, ReportError> {
         let mut breakdown = Breakdown::new(question.grouping, question.selection.clone());
-        for turn in self.lock().conversations.values().flat_map(|kept| &kept.sealed) {
+        let all = self.lock();
+        let stored = all.conversations.values().flat_map(|kept| &kept.sealed);
+        for turn in stored.chain(&all.erased) {
             let quarter = Quarter::of(report_time(turn));
             for period in question.periods.iter().filter(|period| period.contains(quarter)) {
                 for (label, rollup) in Rollup::of_turn(turn) {
@@ -253,6 +271,12 @@ impl MemoryStore {
         Probe::start(move |commit: Arc<Commit>| ready(store.commit(&commit)))
     }
 
+    /// Returns a probe that erases conversations of this store.
+    pub fn erasures(&self) -> Probe<EraseConversation> {
+        let store = self.clone();
+        Probe::start(move |erase: EraseConversation| ready(Ok(store.erase(&erase.conversation_id))))
+    }
+
     /// Returns a probe that reads sealed turns of this store.
     pub fn lists(&self) -> Probe<ListTurns> {
         let store = self.clone();
@@ -297,7 +321,11 @@ impl MemoryStore {
 
     /// Returns the recipients that a conversation or a directory needs. This store answers their messages.
     pub fn recipients(&self) -> StoreRecipients {
-        StoreRecipients { open: self.opens().recipient(), commit: self.commits().recipient() }
+        StoreRecipients {
+            open: self.opens().recipient(),
+            commit: self.commits().recipient(),
+            erase: self.erasures().recipient(),
+        }
     }
 }
 
@@ -336,6 +364,10 @@ mod tests {
     impl Engine for MemoryEngine {
         fn commit(&self, commit: Arc<Commit>) -> Answer<Result<Committed, CommitError>> {
             self.answer(CommitError::Unavailable, || self.store.commit(&commit))
+        }
+
+        fn erase(&self, id: ConversationId) -> Answer<Result<bool, CommitError>> {
+            self.answer(CommitError::Unavailable, || Ok(self.store.erase(&id)))
         }
 
         fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>> {

@@ -43,10 +43,12 @@ fn assert_nothing_is_violated(plan: Plan) {
     let Plan { seed, kills, ends_by, .. } = plan;
     // Print the seed at once, because the run may not reach its end.
     println!("TURN_METRICS_TEST_SEED={seed}");
-    let Report { violations, flaws, notes, sealed_turns } = run(plan);
+    let Report { violations, flaws, notes, sealed_turns, unerased, counted: (counted, expected) } = run(plan);
     println!("{kills} times {ends_by:?}: {notes} notes of acknowledgements, {sealed_turns} sealed turns");
     assert!(violations.is_empty(), "TURN_METRICS_TEST_SEED={seed}: {violations:#?}");
     assert_eq!(flaws, [], "TURN_METRICS_TEST_SEED={seed}");
+    assert_eq!(unerased, [""; 0], "TURN_METRICS_TEST_SEED={seed}");
+    assert_eq!(counted, expected, "TURN_METRICS_TEST_SEED={seed}: reports lack turns, or count erased ones twice");
     assert!(sealed_turns > kills, "TURN_METRICS_TEST_SEED={seed}: there was no load");
 }
 

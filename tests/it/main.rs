@@ -16,6 +16,7 @@ mod concurrency;
 mod connection;
 mod damaged_files;
 mod embedding;
+mod erase;
 #[cfg(feature = "testing")]
 mod examples;
 mod feed;

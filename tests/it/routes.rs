@@ -39,6 +39,7 @@ pub(crate) const NO_STREAMS: (&str, &str) = ("HTTP__FEED_TIMEOUT", "1ms");
 pub(crate) fn own_status(path: &str) -> u16 {
     match path {
         "/metrics/throughput" | "/prices" => 400,
+        "/conversations/c" => 404,
         _ if path.ends_with("/summary") || path == "/ui/conversations/c/turns" => 404,
         _ => 200,
     }

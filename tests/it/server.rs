@@ -306,7 +306,7 @@ fn read_answer(stream: &mut impl BufRead, is_head: bool) -> std::io::Result<Answ
     }
     let answer = Answer { status, headers, body: String::new() };
     let mut body = Vec::new();
-    if is_head || status == 304 {
+    if is_head || matches!(status, 204 | 304) {
     } else if answer.header("transfer-encoding") == Some("chunked") {
         loop {
             let size = usize::from_str_radix(&next_line(stream)?, 16).map_err(|_| broken())?;

@@ -23,6 +23,12 @@ impl LoggedWarnings {
         }
         is_new
     }
+
+    /// Forgets the warnings about a conversation.
+    pub(in crate::actors) fn forget(&self, id: &ConversationId) {
+        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.retain(|(of, _)| of != id);
+    }
 }
 
 #[cfg(test)]
@@ -41,5 +47,7 @@ mod tests {
         assert!(!logged.add(&id(0), "another") && !logged.add(&id(MAX_REMEMBERED - 1), "one"));
         assert!(logged.add(&id(0), "one"), "it was the oldest");
         assert_eq!(logged.0.lock().unwrap().len(), MAX_REMEMBERED);
+        logged.forget(&id(0));
+        assert!(logged.add(&id(0), "one") && !logged.add(&id(MAX_REMEMBERED - 1), "one"));
     }
 }

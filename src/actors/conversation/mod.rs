@@ -2,6 +2,7 @@
 //! senders.
 //!
 //! - `observe`: the messages that change turns, and their answer.
+//! - `erase`: the message that erases the conversation.
 //! - `draft`: the changes that a batch of work makes to the turns. Pure.
 //! - `touched`: the turns that a draft has changed or looked at. Pure.
 //! - `parts`: messages of many events, which become several commits. Pure.
@@ -12,6 +13,7 @@
 //! - `tests`: messages to one conversation with a store that a test controls.
 
 mod draft;
+mod erase;
 mod known;
 mod logged;
 mod memory;
@@ -30,6 +32,7 @@ use actix::{
 };
 use tokio::sync::oneshot;
 
+pub use self::erase::{Erase, EraseError};
 pub(super) use self::logged::LoggedWarnings;
 pub(super) use self::memory::Memory;
 pub use self::observe::{Abandon, Observe, ObserveError, Receipt, TurnReceipt};
@@ -39,7 +42,7 @@ use self::known::{Known, KnownTurns};
 use self::memory::{Permit, Rest};
 use self::parts::{Parts, end_of_part};
 use super::facts::{Facts, TurnSealed};
-use super::store::OpenConversation;
+use super::store::{EraseConversation, OpenConversation};
 use crate::clock::{RunningClock, SharedClock};
 use crate::settings::TurnSettings;
 use crate::store::{Commit, CommitError, Committed, ConversationState, Fault, TurnOutcome, Version};
@@ -48,13 +51,15 @@ use crate::turn::{ConversationId, Ordinal, SealedTurn, TurnId};
 /// How often a batch is tried again after a conflict. After that, its senders are told to send again later.
 const MAX_CONFLICTS: u32 = 8;
 
-/// The two messages that a conversation sends to a store, each with its recipient.
+/// The messages that a conversation sends to a store, each with its recipient.
 #[derive(Clone)]
 pub struct StoreRecipients {
     /// Loads what the store knows of the conversation.
     pub open: Recipient<OpenConversation>,
     /// Makes a change durable.
     pub commit: Recipient<Arc<Commit>>,
+    /// Erases the conversation.
+    pub erase: Recipient<EraseConversation>,
 }
 
 /// The actor of one conversation.
@@ -78,6 +83,8 @@ pub struct Conversation {
     /// Work that arrived while the store was busy with earlier work. It becomes one commit, or several if it is too
     /// much for one.
     waiting: VecDeque<Task>,
+    /// The senders that wait for the conversation to be erased. That comes before the waiting tasks.
+    erasing: Vec<oneshot::Sender<Result<bool, EraseError>>>,
     /// Whether the actor waits for the store or for memory.
     busy: bool,
     /// How many conflicts came since the last success.
@@ -131,6 +138,7 @@ impl Conversation {
             held: None,
             rest: None,
             waiting: VecDeque::new(),
+            erasing: Vec::new(),
             busy: false,
             conflicts: 0,
             one_by_one: 0,
@@ -179,6 +187,9 @@ impl Conversation {
     fn advance(&mut self, ctx: &mut Context<Self>) {
         if self.busy {
             return;
+        }
+        if !self.erasing.is_empty() {
+            return self.erase(ctx);
         }
         if self.waiting.is_empty() {
             return self.take_rest();
@@ -417,6 +428,32 @@ impl Conversation {
         self.wait_for(loading, ctx, |conversation, loaded| conversation.loaded(loaded, permit));
     }
 
+    /// Forgets the state and erases the conversation in the store. Nothing else is in progress, so no answer of the store
+    /// about the erased life comes later.
+    fn erase(&mut self, ctx: &mut Context<Self>) {
+        (self.held, self.rest) = (None, None);
+        let replies = std::mem::take(&mut self.erasing);
+        let erasing = self.store.erase.send(EraseConversation { conversation_id: self.id.clone() });
+        self.wait_for(erasing, ctx, |conversation, erased| {
+            let answer = match erased {
+                Ok(Ok(erased)) => Ok(erased),
+                Ok(Err(CommitError::Unavailable(fault))) => Err(EraseError::StoreUnavailable(fault)),
+                // An erasure expects no version and has no size, so it is refused only for overload.
+                Ok(Err(_)) => Err(EraseError::Overloaded),
+                Err(error) => Err(EraseError::StoreUnavailable(no_answer(error))),
+            };
+            if answer == Ok(true) {
+                tracing::info!(conversationId = %conversation.id, "conversation erased");
+            }
+            // All but the first found nothing.
+            let later = if answer == Ok(true) { Ok(false) } else { answer.clone() };
+            let answers = std::iter::once(answer).chain(std::iter::repeat(later));
+            for (reply, answer) in replies.into_iter().zip(answers) {
+                let _ = reply.send(answer);
+            }
+        });
+    }
+
     fn loaded(&mut self, loaded: Result<Result<ConversationState, Fault>, MailboxError>, permit: Permit) {
         match loaded {
             Ok(Ok(ConversationState { version, last_sealed_at, open_turns, sealed_turns })) => {
@@ -538,6 +575,17 @@ impl Handler<Observe> for Conversation {
 
     fn handle(&mut self, observe: Observe, ctx: &mut Self::Context) -> Self::Result {
         self.enqueue(Work::Observe(observe.events), ctx)
+    }
+}
+
+impl Handler<Erase> for Conversation {
+    type Result = ResponseFuture<Result<bool, EraseError>>;
+
+    fn handle(&mut self, _: Erase, ctx: &mut Self::Context) -> Self::Result {
+        let (reply, answer) = oneshot::channel();
+        self.erasing.push(reply);
+        self.advance(ctx);
+        Box::pin(async { answer.await.unwrap_or(Err(EraseError::ActorGone)) })
     }
 }
 

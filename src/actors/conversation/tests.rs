@@ -42,7 +42,8 @@ where
         let kept = kept.clone();
         Probe::start(move |message| commit(kept.clone(), message))
     };
-    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
+    let store =
+        StoreRecipients { open: opens.recipient(), commit: commits.recipient(), erase: kept.erasures().recipient() };
     let id = ConversationId::new("c").unwrap();
     let running = RunningClock::at(RunningTime::new(500));
     let actor = Conversation::new(id, store, Arc::new(clock.clone()), settings).counting(running.clone()).start();
@@ -118,7 +119,11 @@ async fn events_are_acknowledged_when_they_are_staged_and_a_done_seals() {
 async fn a_conversation_starts_from_what_was_staged() {
     let setup = setup();
     setup.send(vec![usage("t", 0, 5)]).await.unwrap();
-    let store = StoreRecipients { open: setup.opens.recipient(), commit: setup.commits.recipient() };
+    let store = StoreRecipients {
+        open: setup.opens.recipient(),
+        commit: setup.commits.recipient(),
+        erase: setup.kept.erasures().recipient(),
+    };
     let id = ConversationId::new("c").unwrap();
     let again = Conversation::new(id, store, Arc::new(setup.clock.clone()), &TurnSettings::default()).start();
     again.send(observe(vec![done("t")])).await.unwrap().unwrap();
@@ -328,6 +333,41 @@ async fn a_late_event_is_told_of_a_turn_that_an_earlier_part_has_sealed() {
 }
 
 #[actix_rt::test]
+async fn an_erasure_waits_for_the_commit_in_progress_and_comes_before_the_work_that_waits() {
+    let gate = Rc::new(tokio::sync::Semaphore::new(1));
+    let held = Rc::clone(&gate);
+    let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
+        let held = Rc::clone(&held);
+        async move {
+            held.acquire().await.unwrap().forget();
+            kept.commit(&commit)
+        }
+    });
+    let erase = || Erase { conversation_id: ConversationId::new("c").unwrap() };
+    assert_eq!(setup.receipt(vec![usage("t", 0, 5), done("u")]).await, [told("u", 1, false)]);
+    let first = tokio::task::spawn_local(setup.actor.send(observe(vec![done("v")])));
+    setup.commits.wait_for(2).await;
+    let waiting = tokio::task::spawn_local(setup.actor.send(observe(vec![done("u")])));
+    let erasing = [0, 1].map(|_| tokio::task::spawn_local(setup.actor.send(erase())));
+    tokio::task::yield_now().await;
+    assert!(erasing.iter().all(|erasing| !erasing.is_finished()), "an earlier commit is not durable yet");
+    gate.add_permits(9);
+    assert_eq!(first.await.unwrap().unwrap().unwrap().sealed, [told("v", 2, false)]);
+    let mut answers = Vec::new();
+    for erasing in erasing {
+        answers.push(erasing.await.unwrap().unwrap());
+    }
+    assert_eq!(answers, [Ok(true), Ok(false)], "two erasures at once are one");
+    // The turn was sealed in the life before. It is a new turn in this one.
+    assert_eq!(waiting.await.unwrap().unwrap().unwrap().sealed, [told("u", 1, false)]);
+    // So is the rest of the turn that was open.
+    assert_eq!(setup.receipt(vec![usage("t", 1, 7), done("t")]).await, [told("t", 2, false)]);
+    let turns = setup.kept.all_turns("c");
+    assert_eq!(turns[1].metrics.steps.iter().map(|step| step.step_id.as_str()).collect::<Vec<_>>(), ["t#1"]);
+    assert_eq!(setup.open_turns(), []);
+}
+
+#[actix_rt::test]
 async fn a_late_event_is_reported_even_if_a_conflict_made_the_conversation_load_again() {
     let count = Rc::new(Cell::new(0));
     let setup = setup_with(&TurnSettings::default(), move |kept, commit| {
@@ -426,7 +466,8 @@ fn sharing(count: usize, settings: &TurnSettings) -> Sharing {
             }
         })
     };
-    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
+    let store =
+        StoreRecipients { open: opens.recipient(), commit: commits.recipient(), erase: kept.erasures().recipient() };
     let start = |nth: usize| {
         let id = ConversationId::new(format!("c{nth}")).unwrap();
         let clock = Arc::new(TestClock::at(1000));
@@ -493,7 +534,11 @@ async fn a_conversation_larger_than_a_limit_that_was_lowered_can_still_end_its_t
             async move { kept.commit(&commit) }
         })
     };
-    let store = StoreRecipients { open: wide.opens.recipient(), commit: commits.recipient() };
+    let store = StoreRecipients {
+        open: wide.opens.recipient(),
+        commit: commits.recipient(),
+        erase: wide.kept.erasures().recipient(),
+    };
     let narrow = Conversation::new(id, store, Arc::new(TestClock::at(1000)), &settings).start();
     let refusal = send(&narrow, vec![usage("t", 9, 1)]).await;
     assert!(matches!(refusal, Err(ObserveError::TurnTooLarge { limit: 1024, .. })), "{refusal:?}");
@@ -759,8 +804,9 @@ async fn a_store_that_cannot_be_read_refuses_and_is_asked_again() {
         std::future::ready(result)
     });
     let kept = MemoryStore::default();
+    let erasures = kept.erasures();
     let commits = Probe::<Arc<Commit>>::start(move |commit| std::future::ready(kept.commit(&commit)));
-    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient() };
+    let store = StoreRecipients { open: opens.recipient(), commit: commits.recipient(), erase: erasures.recipient() };
     let id = ConversationId::new("c").unwrap();
     let actor = Conversation::new(id, store, Arc::new(TestClock::at(1)), &TurnSettings::default()).start();
     let refused = actor.send(observe(vec![done("t")])).await.unwrap();
@@ -785,7 +831,11 @@ async fn a_fact_is_told_when_it_is_durable_and_not_before() {
     };
     let facts = Facts::new(8);
     let mut subscription = facts.subscribe();
-    let store = StoreRecipients { open: kept.opens().recipient(), commit: commits.recipient() };
+    let store = StoreRecipients {
+        open: kept.opens().recipient(),
+        commit: commits.recipient(),
+        erase: kept.erasures().recipient(),
+    };
     let id = ConversationId::new("c").unwrap();
     let actor = Conversation::new(id, store, Arc::new(TestClock::at(1)), &TurnSettings::default()).telling(facts);
     let waiting = tokio::task::spawn_local(actor.start().send(observe(vec![start("t"), done("t")])));

@@ -93,7 +93,11 @@ impl Actors {
                 let now = (crate::clock::Clock::now(&clock_of_rival), running_of_rival.now());
                 commit(to.clone(), engine.clone(), fault.take(), now, asked)
             });
-            let recipients = StoreRecipients { open: store.clone().recipient(), commit: commits.recipient() };
+            let recipients = StoreRecipients {
+                open: store.clone().recipient(),
+                commit: commits.recipient(),
+                erase: store.clone().recipient(),
+            };
             let directory = start_directory(&recipients, &clock, &running);
             (store, recipients, directory)
         });
@@ -153,6 +157,11 @@ impl StateMachineTest for Test {
                 actors.running.advance_to(RunningTime::new(model.running));
             }
             Transition::SetClock { to } => actors.clock.set(to),
+            Transition::Erase { conversation } => {
+                let erase = Erase { conversation_id: id(conversation) };
+                let answer = actors.runner.block_on(actors.directory.send(erase)).unwrap();
+                assert_eq!(answer, Ok(model.erased));
+            }
             Transition::Restart => {
                 actors.directory = actors.runner.block_on(async {
                     actors.directory.send(Drain).await.unwrap();

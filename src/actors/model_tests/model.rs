@@ -73,6 +73,10 @@ pub(super) enum Transition {
     SetClock {
         to: u64,
     },
+    /// Erase a conversation.
+    Erase {
+        conversation: u8,
+    },
     Restart,
     Read {
         conversation: u8,
@@ -91,6 +95,8 @@ pub(super) struct Model {
     pub(super) conversations: BTreeMap<u8, Plain>,
     /// The answers that the latest transition should get.
     pub(super) answers: Vec<Result<Receipt, ()>>,
+    /// Whether the latest erasure should find anything.
+    pub(super) erased: bool,
     /// The latest requests, so that a transition can send them again.
     latest: Vec<Request>,
 }
@@ -307,6 +313,7 @@ impl ReferenceStateMachine for Model {
             2 => (0..10_u64).prop_map(|seconds| Transition::Idle { seconds }),
             2 => (0..30_u64).prop_map(|millis| Transition::Tick { millis }),
             1 => (0..1000_u64).prop_map(|to| Transition::SetClock { to }),
+            2 => conversation.clone().prop_map(|conversation| Transition::Erase { conversation }),
             1 => Just(Transition::Restart),
             2 => (conversation, 0..6_u64, 1..6_usize)
                 .prop_map(|(conversation, after, limit)| Transition::Read { conversation, after, limit }),
@@ -342,6 +349,11 @@ impl ReferenceStateMachine for Model {
             }
             Transition::SetClock { to } => {
                 model.now = *to;
+                Vec::new()
+            }
+            Transition::Erase { conversation } => {
+                let plain = model.conversations.insert(*conversation, Plain::default()).unwrap_or_default();
+                model.erased = !plain.open.is_empty() || !plain.sealed.is_empty();
                 Vec::new()
             }
             Transition::Idle { .. } | Transition::Restart | Transition::Read { .. } => Vec::new(),

@@ -73,6 +73,14 @@ impl BodyCache {
         }
     }
 
+    /// Drops the cached body of a conversation.
+    pub(crate) fn remove(&self, id: &ConversationId) {
+        let mut entries = self.lock();
+        if let Some(body) = entries.bodies.pop(id) {
+            entries.bytes -= weight(id, &body);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Entries> {
         // No code that holds the lock can panic halfway, so a poisoned lock does no harm.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)

@@ -8,6 +8,7 @@
 //! - `turns`: `GET /conversations/{id}/turns`.
 //! - `summary`: `GET /conversations/{id}/summary`.
 //! - `conversations`: `GET /conversations`.
+//! - `erase`: `DELETE /conversations/{id}`.
 //! - `stats`: `GET /stats`.
 //! - `throughput`: `GET /metrics/throughput`.
 //! - `prices`: `GET /prices`.
@@ -36,6 +37,7 @@ pub(crate) mod api;
 pub(crate) mod backup;
 pub(crate) mod cache;
 pub(crate) mod conversations;
+pub(crate) mod erase;
 pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod feed;

@@ -5,11 +5,12 @@ use actix_web::{HttpResponse, Resource};
 use super::api::Api;
 use super::feed::hub::Hub;
 use super::{
-    all_turns, backup, conversations, events, export, feed, health, metrics, prices, stats, summary, throughput, turns,
+    all_turns, backup, conversations, erase, events, export, feed, health, metrics, prices, stats, summary, throughput,
+    turns,
 };
 use crate::http::access::{
-    ALL_TURNS, BACKUP, CONVERSATIONS, EVENTS, EXPORT, FEED, HEALTH, METRICS, PRICES, READY, Route, STATS, SUMMARY,
-    THROUGHPUT, TURNS,
+    ALL_TURNS, BACKUP, CONVERSATION, CONVERSATIONS, EVENTS, EXPORT, FEED, HEALTH, METRICS, PRICES, READY, Route, STATS,
+    SUMMARY, THROUGHPUT, TURNS,
 };
 use crate::http::error::ApiError;
 
@@ -43,6 +44,7 @@ pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
             .service(only(&TURNS, read(|route| route.to(turns::get))))
             .service(only(&SUMMARY, read(|route| route.to(summary::get))))
             .service(only(&CONVERSATIONS, read(|route| route.to(conversations::get))))
+            .service(only(&CONVERSATION, [web::delete().to(erase::delete)]))
             .service(only(&STATS, read(|route| route.to(stats::get))))
             .service(only(&THROUGHPUT, read(|route| route.to(throughput::get))))
             .service(only(&PRICES, read(|route| route.to(prices::get))))

@@ -18,9 +18,26 @@ impl FromRequest for PathId {
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let segment = request.uri().path().rsplit('/').nth(1).unwrap_or_default();
-        ready(parse(segment).map(Self).map_err(ApiError::BadPathId))
+        ready(id_in(request, 1).map(Self))
     }
+}
+
+/// The conversation that a path names in its last segment, as in `/conversations/{id}`.
+pub(crate) struct ErasedPathId(pub(crate) ConversationId);
+
+impl FromRequest for ErasedPathId {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(id_in(request, 0).map(Self))
+    }
+}
+
+/// Reads the id in the segment that has this number of segments behind it.
+fn id_in(request: &HttpRequest, behind: usize) -> Result<ConversationId, ApiError> {
+    let segment = request.uri().path().rsplit('/').nth(behind).unwrap_or_default();
+    parse(segment).map_err(ApiError::BadPathId)
 }
 
 fn parse(segment: &str) -> Result<ConversationId, BadPathId> {
@@ -50,9 +67,12 @@ fn percent_decode(segment: &str) -> Result<Vec<u8>, BadPathId> {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::http::Method;
+    use actix_web::test::TestRequest;
+
     use super::*;
-    use crate::http::access::{PAGES, ROUTES};
-    use crate::http::stand_in::{StandIn, done, get, post};
+    use crate::http::access::{CONVERSATION, PAGES, ROUTES};
+    use crate::http::stand_in::{StandIn, ask, done, get, post};
     use crate::settings::HttpSettings;
 
     /// Encodes everything but letters and digits, as a careful client does.
@@ -111,7 +131,9 @@ mod tests {
         let api = StandIn::default().serving();
         for segment in ["%ff", "100%", "%0A", &"a".repeat(257)] {
             for path in ROUTES.map(|route| route.path).into_iter().filter(|path| path.contains("{id}")) {
-                let text = get(&api, &path.replace("{id}", segment)).await.failure(400);
+                let method = if path.ends_with("{id}") { Method::DELETE } else { Method::GET };
+                let request = TestRequest::with_uri(&path.replace("{id}", segment)).method(method);
+                let text = ask(&api, request).await.failure(400);
                 assert!(text.starts_with("the conversation id in the path is not valid: "), "{path}: {text}");
             }
         }
@@ -123,7 +145,7 @@ mod tests {
     fn each_route_has_its_id_where_it_is_read() {
         let paths = ROUTES.iter().chain(&PAGES).map(|route| route.path);
         for path in paths.filter(|path| path.contains("{id}")) {
-            let id = path.rsplit('/').nth(1);
+            let id = path.rsplit('/').nth(usize::from(path != CONVERSATION.path));
             assert_eq!(id, Some("{id}"), "`PathId` reads the second-last segment of {path}");
         }
     }

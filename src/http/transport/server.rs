@@ -237,7 +237,7 @@ mod tests {
     #[actix_web::test]
     async fn there_is_nothing_at_other_paths() {
         let api = StandIn::default().serving();
-        for path in ["/nowhere", "/conversations/", "/conversations/c", "/conversations/c/metrics/", "/Health"] {
+        for path in ["/nowhere", "/conversations/", "/conversations/c/metrics/", "/Health"] {
             get(&api, path).await.failure(404);
         }
     }

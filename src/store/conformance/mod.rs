@@ -9,11 +9,13 @@
 //! - `reports`: sums over turns.
 //! - `lifecycle`: the running time, and the end of a store.
 //! - `order`: the order of all turns.
+//! - `erasure`: erased conversations.
 //! - `concurrency`: commits that are under way together.
 
 pub(crate) mod activity;
 pub(crate) mod commits;
 pub(crate) mod concurrency;
+pub(crate) mod erasure;
 pub(crate) mod lifecycle;
 pub(crate) mod order;
 pub(crate) mod reads;
@@ -76,6 +78,11 @@ impl StoreUnderTest {
 
     fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + use<> {
         self.0.commit(Arc::new(commit)).get()
+    }
+
+    /// Erases a conversation. Returns whether there was anything to erase.
+    fn erase(&self, name: &str) -> impl Future<Output = Result<bool, CommitError>> + use<> {
+        self.0.erase(conversation(name)).get()
     }
 
     /// Returns the state of a conversation, and which of these turns are sealed.
@@ -176,6 +183,15 @@ macro_rules! conformance {
                 only_a_newly_sealed_turn_takes_a_position
                 pages_of_the_order_have_no_gap_and_no_overlap
                 a_position_that_was_never_given_is_refused
+            }
+            erasure {
+                an_erased_conversation_is_in_no_read
+                only_a_conversation_that_is_there_can_be_erased
+                a_conversation_that_was_erased_begins_anew
+                erased_turns_keep_their_positions_and_no_reader_sees_them
+                reports_and_sums_keep_what_erased_turns_have_added
+                a_commit_from_before_an_erasure_is_a_conflict
+                erasures_and_commits_take_effect_in_the_order_sent
             }
             activity {
                 conversations_come_by_their_latest_turn_and_then_by_id

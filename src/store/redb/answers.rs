@@ -63,6 +63,10 @@ impl Engine for RedbEngine {
         Answer::later(self.commit(commit))
     }
 
+    fn erase(&self, id: ConversationId) -> Answer<Result<bool, CommitError>> {
+        Answer::later(self.erase(id))
+    }
+
     fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>> {
         if turn_ids.len() <= INLINE_TURN_IDS {
             return Answer::Now(self.conversation_state(&id, &turn_ids));

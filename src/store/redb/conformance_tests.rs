@@ -40,7 +40,8 @@ mod in_memory {
     conformance::conformance!(open);
 }
 
-/// A store that moves its memtable into the tables before each read, so that reads find everything in the tables.
+/// A store that moves its memtable into the tables before each read, so that reads find everything in the tables, and
+/// removes all rows of erased conversations.
 mod in_the_tables {
     use super::*;
 
@@ -54,6 +55,7 @@ mod in_the_tables {
             while self.engine.sizes().recent_bytes > 0 {
                 self.checkpoint.flush().unwrap();
             }
+            self.checkpoint.erase_all().unwrap();
             &self.engine
         }
     }
@@ -61,6 +63,10 @@ mod in_the_tables {
     impl Engine for Moved {
         fn commit(&self, commit: Arc<Commit>) -> Answer<Result<Committed, CommitError>> {
             Engine::commit(&self.engine, commit)
+        }
+
+        fn erase(&self, id: ConversationId) -> Answer<Result<bool, CommitError>> {
+            Engine::erase(&self.engine, id)
         }
 
         fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>> {

@@ -173,6 +173,13 @@ impl RedbEngine {
         self.ask(admitted.map(|permit| Job::Commit(commit, reply, permit)), answer)
     }
 
+    /// Resolves when the conversation is erased durably, with whether there was anything to erase.
+    pub(crate) fn erase(&self, id: ConversationId) -> impl Future<Output = Result<bool, CommitError>> + use<> {
+        let (reply, answer) = oneshot::channel();
+        let permit = self.admission.admit_small(1).ok_or(CommitError::Overloaded);
+        self.ask(permit.map(|permit| Job::Erase(id, reply, permit)), answer)
+    }
+
     /// Makes a write of nothing durable, and resolves when that is done.
     pub(crate) fn check_write(&self) -> impl Future<Output = Result<(), CommitError>> + use<> {
         let (reply, answer) = oneshot::channel();
@@ -386,7 +393,7 @@ impl RedbEngine {
     /// turns of the listed conversations itself.
     pub(crate) fn conversations(&self, question: &ConversationQuestion) -> Result<Vec<ListedConversation>, Fault> {
         self.read_sums(
-            |memtable| memtable.contents().all().cloned().collect(),
+            |memtable| memtable.contents().present().cloned().collect(),
             |recent, tables, (pieces, uncounted), lacking| {
                 Ok((ConversationsQuery::of(pieces, recent, uncounted, lacking), tables))
             },

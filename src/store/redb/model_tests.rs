@@ -16,7 +16,7 @@ use crate::store::{
     StagedChange, StagedTurn, TurnRange, Version,
 };
 use crate::turn::{
-    ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, StepId, StepTimes, TurnId,
+    ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes, StoredTurn, TurnId,
 };
 
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ enum Transition {
     /// Commits that are in flight at the same time, each to the conversation with this number. The expected version is
     /// right, or wrong by `version_off_by`.
     Commits(Vec<(u8, Change)>),
+    /// Conversations are erased at the same time, after commits to them that are in flight.
+    Erase(Vec<(u8, Change)>, Vec<u8>),
     /// The store is closed and opened again.
     Reopen,
 }
@@ -39,8 +41,14 @@ struct Change {
 #[derive(Debug, Clone, Default)]
 struct Model {
     conversations: BTreeMap<u8, Oracle>,
-    /// The order of all turns.
-    order: Vec<(u8, Ordinal)>,
+    /// The order of all turns: each with its conversation and its place in `all`.
+    order: Vec<u8>,
+    /// Each turn of the order. `None` if the turn was erased.
+    all: Vec<Option<StoredTurn>>,
+    /// The turns that were erased.
+    erased: Vec<StoredTurn>,
+    /// The answers to the latest erasures.
+    erasures: Vec<bool>,
     /// The answers to the latest transition.
     answers: Vec<Result<Committed, CommitError>>,
     /// The commits of the latest transition.
@@ -96,7 +104,9 @@ impl ReferenceStateMachine for Model {
         let change = (off, vec((turn(), 0..9_u64, 0..5_u8), 0..3), vec(turn(), 0..3))
             .prop_map(|(version_off_by, staged, sealed)| Change { version_off_by, staged, sealed });
         prop_oneof![
-            9 => vec((0..3_u8, change), 1..5).prop_map(Transition::Commits),
+            9 => vec((0..3_u8, change.clone()), 1..5).prop_map(Transition::Commits),
+            2 => (vec((0..3_u8, change), 0..3), vec(0..3_u8, 1..3))
+                .prop_map(|(changes, erased)| Transition::Erase(changes, erased)),
             1 => Just(Transition::Reopen),
         ]
         .boxed()
@@ -105,14 +115,27 @@ impl ReferenceStateMachine for Model {
     fn apply(mut model: Self, transition: &Transition) -> Self {
         model.answers.clear();
         model.commits.clear();
-        if let Transition::Commits(changes) = transition {
+        model.erasures.clear();
+        if let Transition::Commits(changes) | Transition::Erase(changes, _) = transition {
             for (conversation, change) in changes {
                 let oracle = model.conversations.entry(*conversation).or_default();
                 let commit = commit_of(*conversation, oracle, change);
                 let before = oracle.sealed.len();
                 model.answers.push(oracle.apply(&commit));
-                model.order.extend(oracle.sealed[before..].iter().map(|turn| (*conversation, turn.ordinal)));
+                for turn in &oracle.sealed[before..] {
+                    model.order.push(*conversation);
+                    model.all.push(Some(turn.clone()));
+                }
                 model.commits.push(commit);
+            }
+        }
+        if let Transition::Erase(_, erased) = transition {
+            for conversation in erased {
+                let (is_there, turns) = model.conversations.entry(*conversation).or_default().erase();
+                model.erasures.push(is_there);
+                model.erased.extend(turns);
+                let of_it = model.order.iter().zip(&mut model.all).filter(|(of, _)| *of == conversation);
+                of_it.for_each(|(_, turn)| *turn = None);
             }
         }
         model
@@ -135,10 +158,14 @@ impl Opened {
 
     fn apply(mut self, model: &Model, transition: &Transition) -> Self {
         match transition {
-            Transition::Commits(_) => {
+            Transition::Commits(_) | Transition::Erase(..) => {
                 let waiting: Vec<_> = model.commits.iter().map(|commit| self.engine.commit(commit.clone())).collect();
+                let erased = if let Transition::Erase(_, erased) = transition { &erased[..] } else { &[] };
+                let erasing: Vec<_> = erased.iter().map(|of| self.engine.erase(conversation_id(*of))).collect();
                 let answers: Vec<_> = waiting.into_iter().map(|answer| self.runtime.block_on(answer)).collect();
                 assert_eq!(answers, model.answers);
+                let erasures: Vec<_> = erasing.into_iter().map(|answer| self.runtime.block_on(answer)).collect();
+                assert_eq!(erasures, model.erasures.iter().copied().map(Ok).collect::<Vec<_>>());
             }
             Transition::Reopen => {
                 // A store in memory would be gone when it is closed, so it is not closed.
@@ -190,11 +217,12 @@ impl Opened {
             }
         }
         let question = question_of_1970();
-        let turns = model.conversations.values().flat_map(|oracle| &oracle.sealed);
+        let turns = model.conversations.values().flat_map(|oracle| &oracle.sealed).chain(&model.erased);
         assert_eq!(self.engine.report(&question).unwrap().breakdown, breakdown_of(turns, &question, &*test_prices()));
         // A page that begins in the middle may come from the tables, from the memtable or from both.
         for after in [0, model.order.len() / 2] {
             let page = self.engine.sealed_turns(None, after).unwrap();
+            assert_eq!(page.next.number, after as u64, "erased turns keep their positions");
             let page = self.engine.sealed_turns(Some(page.next), 1000).unwrap();
             let found: Vec<_> = page
                 .turns
@@ -202,11 +230,10 @@ impl Opened {
                 .map(|found| (found.position.number, found.conversation_id, found.turn))
                 .collect();
             let expected: Vec<_> = (1..)
-                .zip(&model.order)
+                .zip(model.order.iter().zip(&model.all))
                 .skip(after)
-                .map(|(position, (conversation, ordinal))| {
-                    let turn = &model.conversations[conversation].sealed[usize::try_from(ordinal.get()).unwrap() - 1];
-                    (position, conversation_id(*conversation), turn.clone())
+                .filter_map(|(position, (conversation, turn))| {
+                    Some((position, conversation_id(*conversation), turn.clone()?))
                 })
                 .collect();
             assert_eq!(found, expected);

@@ -1,10 +1,12 @@
 //! Tests of the engine on redb besides the conformance suite, mainly of its files. They use no key and no table.
 
 use std::fs;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use super::writer::backoff::Backoff;
+use crate::report::NoPrices;
 use crate::settings::StoreSettings;
 use crate::store::oracle::{change, question_of_1970};
 use crate::store::{
@@ -135,6 +137,88 @@ async fn the_running_time_adds_up_over_restarts_kills_and_backups() {
     drop(store);
     writer.wait_for(|state| *state != Health::Running).await.unwrap();
     assert_eq!(in_directory(directory.path()).unwrap().running_time(), RunningTime::new(2503));
+}
+
+/// Returns whether a file of the directory has these bytes.
+fn have(directory: &std::path::Path, text: &str) -> bool {
+    let files = fs::read_dir(directory).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap());
+    files.into_iter().any(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
+}
+
+#[tokio::test]
+async fn after_a_compaction_no_file_has_an_id_of_an_erased_conversation_and_reports_are_as_before() {
+    const SECRETS: [&str; 4] = ["a-secret-conversation", "a-secret-turn", "a-secret-open-turn", "a-secret-step"];
+    let turn = |id: &str| {
+        let mut turn = OpenTurn::new(TurnId::new(id).unwrap());
+        let usage = Usage { input_tokens: 900.into(), output_tokens: 20.into(), ..Usage::default() };
+        let step_id = Some(StepId::new("a-secret-step").unwrap());
+        turn.fold(&Progress::Usage { step_id, report: usage.into(), is_final: false });
+        StagedTurn { turn, last_event_at: RunningTime::new(1) }
+    };
+    // The erasure is in the tables, in the journal of a store that was closed, or in that of a store that was lost.
+    for (closes_before, is_lost) in [(true, false), (false, false), (true, true), (false, true)] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = in_directory(directory.path()).unwrap();
+        let done = Done { model: Some("a-model".into()), ..Done::because("stop") };
+        let secret = Commit {
+            conversation_id: conversation(SECRETS[0]),
+            expected_version: Version(0),
+            staged: vec![turn(SECRETS[2]).into()],
+            sealed: vec![turn(SECRETS[1]).turn.seal(&done, EpochMillis::new(7))],
+        };
+        store.commit(secret).await.unwrap();
+        store.commit(commit("c", 0, &[], &["other"])).await.unwrap();
+        let store = if closes_before {
+            store.close().await;
+            in_directory(directory.path()).unwrap()
+        } else {
+            store
+        };
+        assert!(SECRETS.iter().all(|secret| have(directory.path(), secret)), "control: they are there");
+        let before = store.report(&question_of_1970()).unwrap();
+        assert_eq!(store.erase(conversation(SECRETS[0])).await, Ok(true));
+        if is_lost {
+            let mut health = store.health();
+            drop(store);
+            health.wait_for(|health| *health != Health::Running).await.unwrap();
+        } else {
+            store.close().await;
+        }
+        crate::store::compact(directory.path(), Arc::new(NoPrices)).unwrap();
+        let found: Vec<_> = SECRETS.iter().filter(|secret| have(directory.path(), secret)).collect();
+        assert_eq!(found, [&""; 0], "{closes_before} {is_lost}");
+        assert_eq!(check(directory.path()).unwrap().violations, []);
+        let store = in_directory(directory.path()).unwrap();
+        assert_eq!(store.report(&question_of_1970()).unwrap(), before);
+        assert_eq!(ids(&all(&store, "c")), [(1, "other")]);
+        assert_eq!(store.erase(conversation(SECRETS[0])).await, Ok(false));
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_backup_has_nothing_that_was_erased_before_it_and_the_same_sums() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = in_directory(directory.path()).unwrap();
+    store.commit(commit("c", 0, &["open"], &["x", "y"])).await.unwrap();
+    store.close().await;
+    let store = in_directory(directory.path()).unwrap();
+    store.commit(commit("c", 1, &[], &["z"])).await.unwrap();
+    assert_eq!(store.erase(conversation("c")).await, Ok(true));
+    store.commit(commit("c", 0, &["again"], &["x"])).await.unwrap();
+    store.commit(commit("d", 0, &[], &["x"])).await.unwrap();
+    assert_eq!(store.erase(conversation("d")).await, Ok(true));
+    let report = store.report(&question_of_1970()).unwrap();
+    let backup = tempfile::tempdir().unwrap();
+    let mut copy = fs::File::create(backup.path().join("turn-metrics.redb")).unwrap();
+    std::io::copy(&mut store.back_up().unwrap().bytes, &mut copy).unwrap();
+    assert_eq!(check(backup.path()).unwrap().violations, []);
+    let restored = in_directory(backup.path()).unwrap();
+    assert_eq!(restored.report(&question_of_1970()).unwrap(), report);
+    assert_eq!((ids(&all(&restored, "c")), all(&restored, "d")), (vec![(1, "x")], Vec::new()));
+    assert_eq!(restored.conversation_state(&conversation("c"), &[]).unwrap().open_turns, [open("again", 5)]);
+    assert_eq!(restored.sealed_turns(None, 9).unwrap().turns.len(), 1);
+    assert_eq!(restored.erase(conversation("d")).await, Ok(false));
 }
 
 #[tokio::test]
@@ -402,7 +486,7 @@ async fn a_backup_has_the_order_and_a_lineage_of_its_own() {
     assert_eq!(store.sealed_turns(Some(latest), 9).unwrap().turns.len(), 1);
     assert_eq!(store.sealed_turns(None, 0).unwrap().latest.lineage, lineage, "a crash begins a new lineage");
     store.close().await;
-    crate::store::compact(directory.path()).unwrap();
+    crate::store::compact(directory.path(), Arc::new(NoPrices)).unwrap();
     let store = in_directory(directory.path()).unwrap();
     assert_eq!(
         store.sealed_turns(Some(latest), 9).unwrap().turns.len(),

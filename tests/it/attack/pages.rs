@@ -84,8 +84,8 @@ fn no_route_answers_requests_for_a_host_name_of_an_attacker() {
         for host in ["localhost", "127.0.0.1:1", "[::1]"] {
             let line = format!("{} {path} HTTP/1.1", methods[0]);
             let (status, _) = exchange(&server, &line, &[&format!("host: {host}")]);
-            // An earlier request of this loop may have sealed a turn.
-            assert!([200, own_status(&path)].contains(&status), "{line} of {host}: {status}");
+            // An earlier request of this loop may have sealed a turn, or erased it.
+            assert!([200, 204, own_status(&path)].contains(&status), "{line} of {host}: {status}");
         }
     }
 }

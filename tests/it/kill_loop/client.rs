@@ -79,6 +79,47 @@ pub(crate) struct Sending {
     left_open: usize,
     history: History,
     scripts: Scripts,
+    /// The conversations that the client has erased. Each had one turn.
+    erased: Vec<String>,
+    number: usize,
+}
+
+/// The server that a client uses, and the connection to it.
+struct Connection {
+    client: Client,
+    server: Serving,
+}
+
+impl Connection {
+    fn to_the_first_of(field: &Field) -> Self {
+        let server = field.after(0);
+        Self { client: Client::new(server.address.unwrap()), server }
+    }
+
+    /// Sends a request until it has one of these statuses. Returns `None` if the connection broke and the client does not
+    /// repeat requests.
+    fn insist(
+        &mut self,
+        field: &Field,
+        repeats: bool,
+        statuses: &[u16],
+        send: impl Fn(&mut Client) -> std::io::Result<Answer>,
+    ) -> Option<Answer> {
+        loop {
+            match send(&mut self.client) {
+                Ok(answer) if statuses.contains(&answer.status) => return Some(answer),
+                Ok(answer) => assert_eq!(answer.status, 503, "{answer:?}"),
+                Err(error) => {
+                    assert!(!self.server.last, "the last server broke a connection: {error}");
+                    self.server = field.after(self.server.generation);
+                    self.client = Client::new(self.server.address.unwrap());
+                    if !repeats {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl Sending {
@@ -96,44 +137,47 @@ impl Sending {
             left_open: 0,
             history: History::new(),
             scripts: Scripts::new(),
+            erased: Vec::new(),
+            number,
         }
     }
 
-    /// Sends turns until all are complete on the last server. Reports each acknowledgement.
-    pub(crate) fn run(mut self, field: &Field, acknowledge: &Sender<()>) -> (History, Scripts) {
-        let mut server = field.after(0);
-        let mut client = Client::new(server.address.unwrap());
+    /// Sends turns until all are complete on the last server, and now and then erases a conversation. Reports each
+    /// acknowledgement. Returns the acknowledgements, the turns, and the conversations that were erased.
+    pub(crate) fn run(mut self, field: &Field, acknowledge: &Sender<()>) -> (History, Scripts, Vec<String>) {
+        let mut connection = Connection::to_the_first_of(field);
         loop {
             if !field.now().last {
                 self.begin_turns();
             } else if self.open.is_empty() {
-                return (self.history, self.scripts);
+                return (self.history, self.scripts, self.erased);
             }
             let parts = self.next_parts();
             let body: String = parts.iter().flat_map(|part| self.lines(part)).collect();
             if self.manners == Manners::NotesEarly {
                 self.note_accepted(&parts);
             }
-            loop {
-                match client.try_post_events(&body) {
-                    Ok(answer) if answer.status == 200 => {
-                        self.note(&parts, &answer);
-                        let _ = acknowledge.send(());
-                        break;
-                    }
-                    Ok(answer) => assert_eq!(answer.status, 503, "{answer:?}"),
-                    Err(error) => {
-                        assert!(!server.last, "the last server broke a connection: {error}");
-                        server = field.after(server.generation);
-                        client = Client::new(server.address.unwrap());
-                        if self.manners == Manners::NotesEarly {
-                            break;
-                        }
-                    }
-                }
+            let repeats = self.manners != Manners::NotesEarly;
+            if let Some(answer) = connection.insist(field, repeats, &[200], |client| client.try_post_events(&body)) {
+                self.note(&parts, &answer);
+                let _ = acknowledge.send(());
+            }
+            if self.manners == Manners::Honest && self.random.u8(..8) == 0 {
+                self.erase_a_conversation(&mut connection, field);
             }
             self.forget_what_is_sent(field.now().last);
         }
+    }
+
+    /// Sends a turn of a new conversation, and then erases the conversation.
+    fn erase_a_conversation(&mut self, connection: &mut Connection, field: &Field) {
+        let id = format!("erased-{}-{}", self.number, self.erased.len());
+        let done = format!(r#"{{"type":"done","conversationId":"{id}","turnId":"t","reason":"stop"}}"#);
+        connection.insist(field, true, &[200], |client| client.try_post_events(&done));
+        // If the answer to the first request was lost, there may be nothing left to erase.
+        let path = format!("/conversations/{id}");
+        connection.insist(field, true, &[204, 404], |client| client.send("DELETE", &path, &[], b""));
+        self.erased.push(id);
     }
 
     fn begin_turns(&mut self) {

@@ -12,7 +12,7 @@ use turn_metrics::turn::{self, TurnId};
 use super::checker::{History, Note, Outcome, StoredTurn, Violation, check};
 use super::client::{Field, Manners, Sending, sealed, without_mark};
 use super::script::{Folded, Name, Scripts};
-use crate::server::{Client, PATIENCE, Server, encode};
+use crate::server::{Client, PATIENCE, Server, encode, metrics};
 
 const CLIENTS: usize = 6;
 
@@ -45,6 +45,10 @@ pub(crate) struct Report {
     /// How many acknowledgements the clients got.
     pub(crate) notes: usize,
     pub(crate) sealed_turns: usize,
+    /// The conversations that were erased and are there.
+    pub(crate) unerased: Vec<String>,
+    /// How many turns the reports count, and how many they should count.
+    pub(crate) counted: (u64, u64),
 }
 
 /// Ends the planned number of servers and checks the result.
@@ -53,7 +57,7 @@ pub(crate) fn run(plan: Plan) -> Report {
     let data_dir = directory.path().join("data");
     let field = Field::default();
     let (acknowledge, acknowledged) = channel();
-    let (mut histories, scripts, server) = std::thread::scope(|scope| {
+    let (mut histories, scripts, erased, server) = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
                 let (field, acknowledge) = (&field, acknowledge.clone());
@@ -83,24 +87,31 @@ pub(crate) fn run(plan: Plan) -> Report {
         let server = Server::start(&data_dir);
         field.publish(server.address, true);
         let mut histories = Vec::new();
-        let mut scripts = Scripts::new();
+        let (mut scripts, mut erased) = (Scripts::new(), Vec::new());
         for client in clients {
-            let (history, sent) = client.join().unwrap();
+            let (history, sent, gone) = client.join().unwrap();
             histories.push(history);
             scripts.extend(sent);
+            erased.extend(gone);
         }
-        (histories, scripts, server)
+        (histories, scripts, erased, server)
     });
     let notes = histories.iter().map(Vec::len).sum();
     let mut client = server.client();
     histories.push(seal_what_was_left_open(&mut client, &scripts, &histories));
     let outcome = read_outcome(&mut client, &scripts);
     let sealed_turns = outcome.values().map(Vec::len).sum();
+    let report = client.get("/stats?bucket=all").json();
+    let counted: u64 = report["rows"].as_array().unwrap().iter().map(|row| row["turns"].as_u64().unwrap()).sum();
+    let counted = (counted, (sealed_turns + erased.len()) as u64);
+    let is_there = |id: &String| metrics(&mut client, id) != r#"{"turns":[]}"#;
+    let unerased = erased.into_iter().filter(is_there).collect();
     drop(client);
     server.kill();
     // At the end, the sums of reports and other derived data must still match the turns.
     let flaws = if plan.loses_writes { Vec::new() } else { store::check(&data_dir).unwrap().violations };
-    Report { violations: check(&scripts, &histories, &outcome), flaws, notes, sealed_turns }
+    let violations = check(&scripts, &histories, &outcome);
+    Report { violations, flaws, notes, sealed_turns, unerased, counted }
 }
 
 /// Runs a server until a number of acknowledgements has arrived, so that requests are in progress when it ends.

@@ -60,7 +60,11 @@ impl Worker {
             .telling(facts.clone())
             .start();
         let handles = Handles {
-            intake: Intake { observe: directory.clone().recipient(), load: Load::new(1) },
+            intake: Intake {
+                observe: directory.clone().recipient(),
+                erase: directory.clone().recipient(),
+                load: Load::new(1),
+            },
             reads: Reads {
                 list_turns: store.lists().recipient(),
                 list_open_turns: store.open_lists().recipient(),

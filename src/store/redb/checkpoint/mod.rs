@@ -6,12 +6,14 @@
 //! took, so that no caller waits long for a flush.
 //!
 //! - `flush_size`: how much a flush moves. Pure.
+//! - `erasing`: removes the rows of erased conversations.
 //! - `debt`: how much a flush has to move before the memtable takes in more. Pure.
 //! - `repricing`: computes all costs anew after the prices have changed.
 //! - `repricing_tests`: stores that are opened with other prices than before.
 //! - `transfer`: writes pieces and the order of their turns to the tables.
 
 pub(crate) mod debt;
+mod erasing;
 pub(crate) mod flush_size;
 mod repricing;
 #[cfg(test)]
@@ -64,6 +66,8 @@ pub(crate) struct Checkpoint {
     /// Whether all stored costs are known to be computed by the present price book. The price book does not change
     /// while the files are open.
     is_priced: AtomicBool,
+    /// Whether rows of erased conversations may be left that can be removed.
+    may_erase: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +88,7 @@ impl Checkpoint {
             progressed: Condvar::new(),
             failure: Mutex::default(),
             is_priced: AtomicBool::new(false),
+            may_erase: AtomicBool::new(true),
         }
     }
 
@@ -241,6 +246,7 @@ impl Checkpoint {
     pub(crate) fn forget_failure(&self) {
         *self.failure_of_background() = None;
         self.is_priced.store(false, Ordering::Relaxed);
+        self.may_erase.store(true, Ordering::Relaxed);
     }
 
     fn failure_of_background(&self) -> MutexGuard<'_, Option<Fault>> {
@@ -311,7 +317,7 @@ impl Checkpoint {
             let checkpoint = to.is_none().then_some(frozen_at);
             let sums = Sums { tally, digest: self.slot.book().digest(), rolled_up, to };
             let (pieces, runs) = (Vec::new(), Vec::new());
-            (Transfer { pieces, runs, checkpoint, newest, sums: Some(sums) }, hasher)
+            (Transfer { pieces, runs, checkpoint, newest, last_row: rolled_up.row, sums: Some(sums) }, hasher)
         };
         // Nothing adds turns to the immutable table, so all of its turns are counted then.
         self.slot.count(usize::MAX)?;
@@ -335,6 +341,7 @@ impl Checkpoint {
         drop(self.slot.with_sums(|_, _| Ok(()), end)???);
         // `flush_size` does not learn from this flush: the time for sums says nothing about the time for pieces.
         self.progress().moved_bytes += transfer.bytes() as u64;
+        self.may_erase.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -373,7 +380,51 @@ impl Checkpoint {
         let txn = self.slot.with(Files::write_tables)??;
         step.write(&txn, &tables, hasher, &**book)?;
         txn.commit().map_err(Failure::from)?;
+        // Erasing waits for the end of a repricing.
+        self.may_erase.store(true, Ordering::Relaxed);
         Ok(true)
+    }
+
+    /// Removes some rows of erased conversations. Like a flush in the background, stores a failure for the next commit.
+    /// Returns whether further rows may have to be removed.
+    pub(crate) fn erase_in_background(&self) -> bool {
+        if !self.may_erase.load(Ordering::Relaxed) {
+            return false;
+        }
+        let _one_at_a_time = self.pause();
+        if self.failure().is_some() {
+            return false;
+        }
+        unwind::caught_as_fault(|| self.erase_once()).unwrap_or_else(|cause| {
+            *self.failure_of_background() = Some(cause);
+            false
+        })
+    }
+
+    fn erase_once(&self) -> Result<bool, Fault> {
+        let begun = self.slot.with(|files| -> Result<_, Failure> { Ok((files.read_tables()?, files.hasher())) });
+        let Ok(begun) = begun else { return Ok(false) };
+        let (tables, hasher) = begun?;
+        let book = self.slot.book();
+        let Some(erasure) = erasing::next(&tables, book.digest())? else {
+            self.may_erase.store(false, Ordering::Relaxed);
+            return Ok(false);
+        };
+        let txn = self.slot.with(Files::write_tables)??;
+        erasing::remove_some(&txn, hasher, &**book, erasure)?;
+        txn.commit().map_err(Failure::from)?;
+        Ok(true)
+    }
+
+    /// Removes all rows of erased conversations. If there are any and the prices have changed, computes all costs anew
+    /// first. Everything must have been moved.
+    pub(crate) fn erase_all(&self) -> Result<(), Fault> {
+        let next = self.slot.with(|files| files.read_tables()?.next_erasure(u64::MAX));
+        // A closed store has nothing to remove.
+        let Ok(next) = next else { return Ok(()) };
+        let has_erasures = next?.is_some();
+        while has_erasures && (self.reprice_in_background() || self.erase_in_background()) {}
+        self.failure().map_or(Ok(()), Err)
     }
 
     fn flush_once(&self) -> Result<(), Fault> {
@@ -401,8 +452,9 @@ impl Checkpoint {
             let (runs, is_all) = memtable.next_runs(room);
             let checkpoint = (are_last && is_all && !memtable.has_sums()).then(|| memtable.frozen_at());
             let newest = memtable.last_row();
+            let last_row = memtable.rolled_up_then().row;
             drop(memtable);
-            let transfer = Transfer { pieces, runs, checkpoint, newest, sums: None };
+            let transfer = Transfer { pieces, runs, checkpoint, newest, last_row, sums: None };
             Ok(Some((transfer, files.hasher(), files.filter(), files.write_tables()?)))
         });
         let begun = begun?;
@@ -416,6 +468,7 @@ impl Checkpoint {
         let mut progress = self.progress();
         progress.moved_bytes += moved_bytes as u64;
         progress.flush_size.learn(moved_bytes, start.elapsed());
+        self.may_erase.store(true, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -252,3 +252,34 @@ async fn until_the_switch_turns_of_the_rollups_have_the_old_costs_and_turns_of_t
     // The sums of conversations are moved before the sums of reports.
     assert_eq!(seen, [(both, both), (both, old), (old, old)]);
 }
+
+#[tokio::test]
+async fn erased_turns_keep_the_costs_that_they_had_when_the_prices_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Opened::with(&directory, 5);
+    store.seal("a", 0, 700).await;
+    store.seal("b", 0, 100).await;
+    assert_eq!(store.engine.erase(id("a")).await, Ok(true));
+    let before = store.report();
+    assert!(!store.checkpoint.erase_in_background(), "the erasure is not in the tables");
+    store.flush();
+    assert!(store.checkpoint.erase_in_background(), "some rows are removed");
+    assert_eq!(store.report(), before);
+    while store.checkpoint.erase_in_background() {}
+    assert_eq!(store.report(), before);
+    assert_eq!(dollars(&store.cost()), 800 * 920 * 5);
+    store.seal("c", 0, 10).await;
+    assert_eq!(store.engine.erase(id("c")).await, Ok(true));
+    store.close().await;
+    assert_eq!(check(directory.path()).unwrap().violations, []);
+
+    let store = Opened::with(&directory, 11);
+    assert!(store.checkpoint.reprice_in_background(), "the repricing begins");
+    assert!(!store.checkpoint.erase_in_background(), "nothing is erased while costs are by two prices");
+    while store.checkpoint.reprice_in_background() {}
+    while store.checkpoint.erase_in_background() {}
+    // The turns of `c` were still there when the prices changed.
+    assert_eq!(dollars(&store.cost()), 700 * 920 * 5 + 110 * 920 * 11);
+    store.close().await;
+    assert_eq!(check(directory.path()).unwrap().violations, []);
+}

@@ -27,6 +27,9 @@ pub(crate) struct Transfer {
     pub(crate) checkpoint: Option<JournalMark>,
     /// The mark of the newest row of the journal.
     pub(crate) newest: JournalMark,
+    /// The number of the last row of the journal that has some of this data. All turns that the data erases are in rows
+    /// up to this one.
+    pub(crate) last_row: u64,
     /// The sums that turns of the tables or of these pieces add to reports.
     pub(crate) sums: Option<Sums>,
 }
@@ -66,8 +69,8 @@ impl Sums {
             let costs = self.tally.parts().map(|(quarter, label, part)| (quarter, label, &part.cost));
             rollups.add_costs(generation, costs)?;
         }
-        for (id, sums) in self.tally.conversations() {
-            let key = tables.key_of(id)?;
+        for ((id, life), sums) in self.tally.conversations() {
+            let Some(key) = tables.key_of_life(id, *life)? else { continue };
             rollups.add_to_conversation(state.generation, key, sums)?;
             if let Some(repricing) = repricing {
                 rollups.add_to_conversation(repricing.generation, key, sums)?;
@@ -89,10 +92,17 @@ impl Transfer {
         pieces.chain(self.runs.iter().map(Run::bytes)).chain(sums).sum()
     }
 
-    /// Writes the data to the tables. Returns the keys of the pieces' conversations.
-    pub(crate) fn write(&self, txn: &WriteTransaction, hasher: TurnHasher) -> Result<Vec<u64>, Failure> {
+    /// Writes the data to the tables. Returns the keys of the pieces' conversations. A piece of which nothing has to be
+    /// stored has no key.
+    pub(crate) fn write(&self, txn: &WriteTransaction, hasher: TurnHasher) -> Result<Vec<Option<u64>>, Failure> {
         let mut tables = WriteTables::open(txn, hasher)?;
-        let keys = self.pieces.iter().map(|piece| write_piece(&mut tables, piece)).collect::<Result<_, _>>()?;
+        let mut keys = Vec::with_capacity(self.pieces.len());
+        for piece in &self.pieces {
+            if let Some(life) = piece.erased {
+                tables.erase(&piece.conversation.id, life, self.last_row)?;
+            }
+            keys.push(if piece.is_void() { None } else { Some(write_piece(&mut tables, piece)?) });
+        }
         write_order(&mut tables, &self.runs)?;
         self.sums.as_ref().map_or(Ok(()), |sums| sums.write(txn, &mut tables))?;
         tables.finish(self.checkpoint, self.newest)?;
@@ -102,9 +112,10 @@ impl Transfer {
 
 impl Transfer {
     /// Adds the sealed turns to the filter. `keys` are the keys that [`Transfer::write`] returned.
-    pub(crate) fn add_to(&self, filter: &TurnFilter, keys: &[u64], hasher: TurnHasher) {
+    pub(crate) fn add_to(&self, filter: &TurnFilter, keys: &[Option<u64>], hasher: TurnHasher) {
         for (piece, key) in self.pieces.iter().zip(keys) {
-            piece.sealed_ids().for_each(|turn_id| filter.add(*key, hasher.hash(turn_id)));
+            let Some(key) = *key else { continue };
+            piece.sealed_ids().for_each(|turn_id| filter.add(key, hasher.hash(turn_id)));
         }
     }
 }
@@ -132,12 +143,13 @@ fn write_piece(tables: &mut WriteTables<'_>, piece: &Piece) -> Result<u64, Failu
 fn write_order(tables: &mut WriteTables<'_>, runs: &[Run]) -> Result<(), Failure> {
     let mut keys = HashMap::new();
     for run in runs {
-        let key = match keys.entry(&run.conversation_id) {
+        let key = match keys.entry((&run.conversation_id, run.life)) {
             Slot::Occupied(known) => *known.get(),
-            Slot::Vacant(slot) => *slot.insert(tables.key_of(&run.conversation_id)?),
+            Slot::Vacant(slot) => *slot.insert(tables.key_of_life(&run.conversation_id, run.life)?),
         };
         for (position, ordinal) in run.places() {
-            tables.put_position(position, &AtPosition::Sealed { key, ordinal })?;
+            let at = key.map_or(AtPosition::Erased, |key| AtPosition::Sealed { key, ordinal });
+            tables.put_position(position, &at)?;
         }
     }
     Ok(())
@@ -149,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::store::Version;
-    use crate::store::contract::{StagedChange, StagedTurn};
+    use crate::store::contract::{Life, StagedChange, StagedTurn};
     use crate::store::oracle::change;
     use crate::store::redb::files::location::Location;
     use crate::store::redb::journal::entry::Entry;
@@ -191,10 +203,16 @@ mod tests {
         for (version, (staged, sealed)) in (1..).zip(changes.into_iter().chain([(Vec::new(), sealed)])) {
             let id = ConversationId::new("c").unwrap();
             let sealed_turns = sealed.len() as u64;
-            let conversation =
-                ConversationRecord { version: Version(version), sealed_turns, ..ConversationRecord::begin(id) };
+            let conversation = ConversationRecord {
+                life: Life(1),
+                version: Version(version),
+                sealed_turns,
+                ..ConversationRecord::begin(id)
+            };
             let staged = staged.iter().map(|change| StagedRecords::encode(change).unwrap()).collect();
-            memtable.take_in_pieces(Entry { conversation, key: None, position: 1, sealed, staged }, 1).unwrap();
+            memtable
+                .take_in_pieces(Entry { conversation, erased: None, key: None, position: 1, sealed, staged }, 1)
+                .unwrap();
         }
         memtable.contents().all().cloned().collect()
     }
@@ -230,7 +248,7 @@ mod tests {
             let pieces = vec![Arc::clone(&pieces[nth])];
             let txn = files.write_tables().unwrap();
             let newest = JournalMark::default();
-            Transfer { pieces, runs: Vec::new(), checkpoint: None, newest, sums: None }
+            Transfer { pieces, runs: Vec::new(), checkpoint: None, newest, last_row: 0, sums: None }
                 .write(&txn, files.hasher())
                 .unwrap();
             txn.commit().unwrap();
@@ -270,6 +288,7 @@ mod tests {
         let mark = |number| JournalMark { number, checksum: number + 1 };
         let entry = Entry {
             conversation: pieces[5].conversation.clone(),
+            erased: None,
             key: None,
             position: 9,
             sealed: pieces[5].sealed_after(0).map(|(_, record)| Arc::clone(record)).collect(),
@@ -279,8 +298,8 @@ mod tests {
         memtable.take(entry).unwrap();
         let runs = memtable.runs().cloned().collect();
         let steps = [
-            Transfer { pieces, runs: Vec::new(), checkpoint: None, newest: mark(3), sums: None },
-            Transfer { pieces: Vec::new(), runs, checkpoint: Some(mark(2)), newest: mark(4), sums: None },
+            Transfer { pieces, runs: Vec::new(), checkpoint: None, newest: mark(3), last_row: 3, sums: None },
+            Transfer { pieces: Vec::new(), runs, checkpoint: Some(mark(2)), newest: mark(4), last_row: 4, sums: None },
         ];
         let before = files.memtable().checkpoint();
         for (moving, checkpoint) in steps.into_iter().zip([before, mark(2)]) {

@@ -37,6 +37,41 @@ pub(super) enum Sabotage {
     DerivesPositions,
 }
 
+/// A change that was sent to the store.
+#[derive(Debug, Clone)]
+enum Sent {
+    Commit(Commit),
+    /// The erasure of a conversation.
+    Erase(ConversationId),
+}
+
+impl Sent {
+    fn conversation_id(&self) -> &ConversationId {
+        match self {
+            Self::Commit(commit) => &commit.conversation_id,
+            Self::Erase(id) => id,
+        }
+    }
+
+    /// Makes the change to the model of its conversation. Returns the turns that it erases.
+    fn apply(&self, model: &mut Oracle) -> Vec<StoredTurn> {
+        match self {
+            Self::Commit(commit) => {
+                let _ = model.apply(commit);
+                Vec::new()
+            }
+            Self::Erase(_) => model.erase().1,
+        }
+    }
+}
+
+/// The order of all turns by position, and the latest position.
+#[derive(Debug, Clone, Default)]
+struct Positions {
+    turns: BTreeMap<u64, (ConversationId, Ordinal)>,
+    latest: u64,
+}
+
 /// The text that says how a promise was broken.
 pub(super) type Broken = String;
 
@@ -48,10 +83,12 @@ pub(super) struct Client {
     running: Option<(RedbEngine, Writer)>,
     /// The acknowledged state of each conversation.
     pub(super) models: BTreeMap<ConversationId, Oracle>,
-    /// The commits in doubt: they were sent and their outcome is unknown. In the order sent.
-    doubt: Vec<Commit>,
-    /// The order of all turns, as the store last listed it.
-    order: Vec<(ConversationId, Ordinal)>,
+    /// The turns that were erased. They still count in reports.
+    erased: Vec<StoredTurn>,
+    /// The commits and erasures in doubt: they were sent and their outcome is unknown. In the order sent.
+    doubt: Vec<Sent>,
+    /// The order of all turns by position, as the store last listed it, and the latest position then.
+    order: Positions,
     /// How often the store was started. The prices differ between some of the starts.
     starts: u32,
     sabotage: Sabotage,
@@ -73,8 +110,9 @@ impl Client {
             disk,
             running: None,
             models: BTreeMap::new(),
+            erased: Vec::new(),
             doubt: Vec::new(),
-            order: Vec::new(),
+            order: Positions::default(),
             starts: 0,
             sabotage,
             cache_bytes: 1 << 20,
@@ -166,6 +204,7 @@ impl Client {
     pub(super) fn perform(&mut self, operation: Operation) -> Result<(), Broken> {
         match operation {
             Operation::Commits(commits) => self.commit(commits),
+            Operation::Erase(id) => self.erase(id),
             Operation::CheckWrite => match self.check_write() {
                 Ok(()) | Err(CommitError::Unavailable(_)) => Ok(()),
                 Err(other) => Err(format!("a durable write was answered with {other}")),
@@ -178,6 +217,7 @@ impl Client {
                         break;
                     }
                     checkpoint.reprice_in_background();
+                    checkpoint.erase_in_background();
                 }
                 Ok(())
             }
@@ -204,6 +244,22 @@ impl Client {
         }
     }
 
+    fn erase(&mut self, id: ConversationId) -> Result<(), Broken> {
+        let asked = self.engine().erase(id.clone());
+        match self.work_until(asked) {
+            Ok(erased) => {
+                let (expected, turns) = self.models.entry(id).or_default().erase();
+                self.erased.extend(turns);
+                if erased == expected { Ok(()) } else { Err(format!("an erasure is answered with {erased}")) }
+            }
+            Err(CommitError::Unavailable(_)) => {
+                self.doubt.push(Sent::Erase(id));
+                Ok(())
+            }
+            Err(error) => Err(format!("an erasure is answered with {error}")),
+        }
+    }
+
     fn commit(&mut self, commits: Vec<Commit>) -> Result<(), Broken> {
         let asked: Vec<_> = commits.iter().map(|commit| self.engine().commit(self.sabotaged(commit))).collect();
         for (commit, asked) in commits.into_iter().zip(asked) {
@@ -214,7 +270,7 @@ impl Client {
                 Err(CommitError::Unavailable(fault)) if fault.in_full().is_empty() => {
                     return Err("no cause is told".into());
                 }
-                Err(CommitError::Unavailable(_)) => self.doubt.push(commit),
+                Err(CommitError::Unavailable(_)) => self.doubt.push(Sent::Commit(commit)),
                 // A control pretends that the store did the whole commit.
                 _ if self.sabotage != Sabotage::None => drop(model.apply(&commit)),
                 answer => is_as_expected(&answer, &model.apply(&commit))?,
@@ -244,7 +300,7 @@ impl Client {
     }
 
     fn ids(&self) -> BTreeSet<ConversationId> {
-        self.models.keys().chain(self.doubt.iter().map(|commit| &commit.conversation_id)).cloned().collect()
+        self.models.keys().chain(self.doubt.iter().map(Sent::conversation_id)).cloned().collect()
     }
 
     /// Compares what the store answers with what it acknowledged. Commits in doubt that the store shows count as
@@ -268,7 +324,14 @@ impl Client {
     pub(super) fn check(&mut self) -> Result<(), Broken> {
         let ids = self.ids();
         self.look()?;
-        for mut commit in std::mem::take(&mut self.doubt) {
+        for sent in std::mem::take(&mut self.doubt) {
+            let mut commit = match sent {
+                Sent::Commit(commit) => commit,
+                Sent::Erase(id) => {
+                    self.erase(id)?;
+                    continue;
+                }
+            };
             let model = self.models.entry(commit.conversation_id.clone()).or_default();
             commit.expected_version = model.version;
             for staged in &mut commit.staged {
@@ -290,12 +353,17 @@ impl Client {
         self.check_stale_turns()
     }
 
-    /// Checks that the order of all turns begins with the order seen before, and has each sealed turn once.
+    /// Checks that the order of all turns begins with the order seen before, has each sealed turn once, and has given a
+    /// position to each turn that was ever sealed.
     fn check_order(&mut self) -> Result<(), Broken> {
-        let Some(order) = self.read_order()? else { return Ok(()) };
-        if !order.starts_with(&self.order) {
-            return Err(format!("positions have moved: {order:?} begins not with {:?}", self.order));
+        let Some(positions) = self.read_order()? else { return Ok(()) };
+        let before = &self.order;
+        for (position, turn) in positions.turns.range(..=before.latest) {
+            if before.turns.get(position) != Some(turn) {
+                return Err(format!("positions have moved: {positions:?} begins not with {before:?}"));
+            }
         }
+        let order: Vec<_> = positions.turns.values().cloned().collect();
         let listed: BTreeSet<_> = order.iter().cloned().collect();
         let of = |(id, model): (&ConversationId, &Oracle)| {
             model.sealed.iter().map(|turn| (id.clone(), turn.ordinal)).collect::<Vec<_>>()
@@ -310,22 +378,33 @@ impl Client {
                 return Err(format!("turn {ordinal} of {id} has a position before that of an earlier turn"));
             }
         }
-        self.order = order;
+        let ever_sealed = order.len() + self.erased.len();
+        if positions.latest != ever_sealed as u64 && self.sabotage == Sabotage::None {
+            return Err(format!("{} positions were given to {ever_sealed} turns", positions.latest));
+        }
+        self.order = positions;
         Ok(())
     }
 
     /// Checks that a report counts each sealed turn once.
     fn check_report(&self) -> Result<(), Broken> {
         let question = question_of_1970();
-        let turns = self.models.values().flat_map(|model| &model.sealed);
+        let turns = self.models.values().flat_map(|model| &model.sealed).chain(&self.erased);
         let expected = breakdown_of(turns, &question, &self.prices());
         let rollups = |breakdown: &Breakdown| {
             let rows = breakdown.rows().map(|(period, label, row)| (period, label.clone(), row.rollup.clone()));
             rows.collect::<Vec<_>>()
         };
+        let has_erased_costs =
+            self.erased.iter().any(|turn| turn.model.as_ref().is_some_and(|model| model.as_str() == "dear"));
         match self.engine().report(&question) {
             Ok(report) if report.breakdown == expected => Ok(()),
-            Ok(report) if report.is_repricing && rollups(&report.breakdown) == rollups(&expected) => Ok(()),
+            // The prices may have changed since turns were erased, and these keep the costs that they had.
+            Ok(report)
+                if (report.is_repricing || has_erased_costs) && rollups(&report.breakdown) == rollups(&expected) =>
+            {
+                Ok(())
+            }
             Ok(report) => Err(format!("a report sums up to {:?} instead of {expected:?}", report.breakdown)),
             Err(ReportError::Read(_)) if !self.engine().is_open() => Ok(()),
             Err(error) => Err(error.to_string()),
@@ -351,8 +430,8 @@ impl Client {
     }
 
     /// Reads the order of all turns page by page. Returns `None` if the store became unavailable meanwhile.
-    fn read_order(&self) -> Result<Option<Vec<(ConversationId, Ordinal)>>, Broken> {
-        let mut order = Vec::new();
+    fn read_order(&self) -> Result<Option<Positions>, Broken> {
+        let mut positions = Positions::default();
         let mut after = None;
         loop {
             let page = match self.engine().sealed_turns(after, 50) {
@@ -361,20 +440,23 @@ impl Client {
                 Err(error) => return Err(error.to_string()),
             };
             for sealed in page.turns {
-                order.push((sealed.conversation_id, sealed.turn.ordinal));
-                if sealed.position.number != order.len() as u64 {
-                    return Err(format!("position {} is the {}th that is listed", sealed.position, order.len()));
+                let last = positions.turns.last_key_value().map_or(0, |(last, _)| *last);
+                if sealed.position.number <= last {
+                    return Err(format!("position {} is listed after {last}", sealed.position));
                 }
+                positions.turns.insert(sealed.position.number, (sealed.conversation_id, sealed.turn.ordinal));
             }
-            after = Some(page.next);
+            (after, positions.latest) = (Some(page.next), page.latest.number);
             if page.next == page.latest {
                 break;
             }
         }
         if self.sabotage == Sabotage::DerivesPositions {
-            order.sort();
+            let mut sorted: Vec<_> = positions.turns.values().cloned().collect();
+            sorted.sort();
+            positions.turns = positions.turns.into_keys().zip(sorted).collect();
         }
-        Ok(Some(order))
+        Ok(Some(positions))
     }
 
     /// Checks that the store has all acknowledged commits of the conversation, followed by none, some or all of its
@@ -392,18 +474,21 @@ impl Client {
         if turns.len() < places.len() {
             return Err(format!("a turn is there twice: {places:?}"));
         }
-        if !said.sealed.starts_with(&acknowledged.sealed) {
+        let of_it = |sent: &&Sent| sent.conversation_id() == id;
+        let may_be_erased = self.doubt.iter().filter(of_it).any(|sent| matches!(sent, Sent::Erase(_)));
+        if !may_be_erased && !said.sealed.starts_with(&acknowledged.sealed) {
             let expected: Vec<_> = acknowledged.sealed.iter().map(place).collect();
             return Err(format!("acknowledged turns are lost or changed: {places:?} instead of {expected:?}"));
         }
-        let mut possible = acknowledged;
-        let mut doubt = self.doubt.iter().filter(|commit| commit.conversation_id == *id);
+        let (mut possible, mut erased) = (acknowledged, Vec::new());
+        let mut doubt = self.doubt.iter().filter(of_it);
         while possible != said {
             let Some(next) = doubt.next() else {
                 return Err(format!("it is in no state that it can be in: {said:?}"));
             };
-            let _ = possible.apply(next);
+            erased.extend(next.apply(&mut possible));
         }
+        self.erased.extend(erased);
         self.models.insert(id.clone(), possible);
         Ok(())
     }

@@ -11,6 +11,7 @@
 //! - `disk`: a disk that crashes and fails.
 //! - `crash`: crashes at random operations.
 //! - `pieces`: a crash at each change of each flush of the checkpoint.
+//! - `erasing`: a crash at each change of an erasure.
 //! - `failing`: operations that fail.
 //! - `damage`: damaged files.
 //! - `flips`: single flipped bits, which the store must report.
@@ -19,6 +20,7 @@ mod client;
 mod crash;
 mod damage;
 mod disk;
+mod erasing;
 mod failing;
 mod flips;
 mod pieces;

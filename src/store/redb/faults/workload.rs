@@ -12,6 +12,8 @@ use crate::turn::{
 pub(super) enum Operation {
     /// Commits that wait together, for one conversation or several.
     Commits(Vec<Commit>),
+    /// The erasure of a conversation.
+    Erase(ConversationId),
     /// A write check: a durable write of nothing.
     CheckWrite,
     /// This many flushes of the checkpoint, run while no commit waits for a flush.
@@ -40,12 +42,13 @@ impl Workload {
 
     /// Returns the next operation on a store with the conversations `models`.
     pub(super) fn next(&mut self, models: &BTreeMap<ConversationId, Oracle>) -> Operation {
-        match self.random.below(25) {
+        match self.random.below(27) {
             0 => Operation::CheckWrite,
             1 => Operation::Restart,
             2 => Operation::Close,
-            3..=5 => Operation::Checkpoint(1 + self.random.below(3)),
-            24 => Operation::Scrub,
+            24 => Operation::Erase(ConversationId::new(self.random.pick(&CONVERSATIONS)).unwrap()),
+            3..=5 | 25 => Operation::Checkpoint(1 + self.random.below(3)),
+            26 => Operation::Scrub,
             6..=10 => {
                 // Each commit is made for the state that the commits before it will leave.
                 let mut expected = models.clone();

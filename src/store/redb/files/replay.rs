@@ -216,14 +216,47 @@ impl Replay<'_> {
             self.pass_over(entry);
             return Ok(Ok(()));
         }
+        let life = entry.conversation.life;
+        if self.tables.has_erasure(life)? {
+            // A flush had moved this entry, and then the erasure of its life.
+            self.memtable.take_positions(&entry);
+            return Ok(Ok(()));
+        }
+        if let Some(erased) = entry.erased
+            && self.tables.has_erasure(erased)?
+        {
+            // A flush had moved this erasure. If the tables have the conversation now, then with this life or with a later
+            // one, and there is nothing to replay. Otherwise the next entry may go on from this one.
+            let id = id.clone();
+            return Ok(match self.in_tables(&id) {
+                Ok(None) => self.memtable.take(entry).map_err(RowFlaw::Record),
+                Ok(Some(_)) | Err(Failure::Record(_)) => Ok(()),
+                Err(failure) => return Err(failure),
+            });
+        }
         let of_another_life = || Ok(Err(RowFlaw::OtherLife { conversation_id: id.clone() }));
-        let (version, sealed_turns) = if let Some(piece) = self.memtable.of(id).next() {
-            if piece.conversation.life != entry.conversation.life {
+        let latest = self.memtable.of(id).next();
+        let latest = latest.map(|piece| (piece.conversation.life, piece.conversation.version, piece.is_void(), piece));
+        let (version, sealed_turns) = if let Some((of, version, is_void, piece)) = latest {
+            if let Some(erased) = entry.erased {
+                if erased != of || is_void {
+                    return of_another_life();
+                }
+                return Ok(self.memtable.take(entry).map_err(RowFlaw::Record));
+            }
+            if of == life {
+                (version, piece.conversation.sealed_turns)
+            } else if is_void {
+                // A flush had moved the erasure before the conversation began anew.
+                (Version::default(), 0)
+            } else {
                 return of_another_life();
             }
-            (piece.conversation.version, piece.conversation.sealed_turns)
         } else {
             match self.in_tables(id) {
+                Ok(Some((_, conversation))) if entry.erased == Some(conversation.life) => {
+                    return Ok(self.memtable.take(entry).map_err(RowFlaw::Record));
+                }
                 Ok(Some((key, conversation))) => {
                     let Ok(is_new) = conversation.is_before(&entry.conversation) else { return of_another_life() };
                     if !is_new {
@@ -234,9 +267,13 @@ impl Replay<'_> {
                     entry.key = Some(*key);
                     (conversation.version, conversation.sealed_turns)
                 }
+                Ok(None) if entry.erased.is_some() => return of_another_life(),
                 Ok(None) => (Version::default(), 0),
-                // The damaged record does not matter: the entry has the whole conversation. Turns that the tables have
-                // already are written once more.
+                // The damaged record does not matter: an erasure needs no record, and any other entry has the whole
+                // conversation. Turns that the tables have already are written once more.
+                Err(Failure::Record(_)) if entry.erased.is_some() => {
+                    return Ok(self.memtable.take(entry).map_err(RowFlaw::Record));
+                }
                 Err(Failure::Record(_)) => {
                     entry.key = self.tables.search_key_of(id)?;
                     if entry.key.is_none() {

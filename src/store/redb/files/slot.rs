@@ -1,7 +1,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::open_files::{Counts, Files};
-use crate::report::{NoPrices, SharedPriceBook};
+#[cfg(test)]
+use crate::report::NoPrices;
+use crate::report::SharedPriceBook;
 use crate::store::fault::Fault;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::piece::Piece;
@@ -25,6 +27,7 @@ enum State {
 }
 
 impl Slot {
+    #[cfg(test)]
     pub(crate) fn new(files: Files) -> Self {
         Self::pricing(files, Arc::new(NoPrices))
     }
@@ -232,7 +235,7 @@ mod tests {
                 sealed_turns: version,
                 ..ConversationRecord::begin(id)
             };
-            let entry = Entry { conversation, key: None, position: version, sealed, staged: Vec::new() };
+            let entry = Entry { conversation, erased: None, key: None, position: version, sealed, staged: Vec::new() };
             slot.with(|files| files.memtable_mut().take(entry).unwrap()).unwrap();
         };
         take("a", 1);

@@ -56,7 +56,7 @@ mod tests {
 
     fn entry(nth: u64) -> Entry {
         let conversation = ConversationRecord::begin(ConversationId::new(format!("c{nth}")).unwrap());
-        Entry { conversation, key: None, position: nth + 1, sealed: Vec::new(), staged: Vec::new() }
+        Entry { conversation, erased: None, key: None, position: nth + 1, sealed: Vec::new(), staged: Vec::new() }
     }
 
     /// Appends a row with one entry, in its own transaction.

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::chain::CHAIN_BYTES;
+use crate::store::contract::Life;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::record::open_turn::StagedRecords;
 
-/// The changes that one commit made to a conversation.
+/// The changes that one commit made to a conversation, or the erasure of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// The conversation as it is after the commit.
+    /// The conversation as it is after the commit. After an erasure, this is a new life without any commit.
     pub(crate) conversation: ConversationRecord,
+    /// The life that ended, if the entry is an erasure.
+    pub(crate) erased: Option<Life>,
     /// The key of the conversation in the tables, if it is known. The key is not written to the journal.
     pub(crate) key: Option<u64>,
     /// The position of the first turn that the commit sealed. If it sealed none, the position that the next sealed turn
@@ -39,6 +42,7 @@ const V1: u8 = 1;
 struct EntryV1<'a> {
     #[serde(borrow)]
     conversation: Bytes<'a>,
+    erased: Option<[u8; 8]>,
     position: u64,
     sealed: Vec<Bytes<'a>>,
     staged: Vec<StagedV1<'a>>,
@@ -72,6 +76,7 @@ pub(crate) fn encode_row(entries: &[Entry]) -> Result<Vec<u8>, DamagedRecord> {
     row.push(V1);
     let twins = entries.iter().zip(&conversations).map(|(entry, conversation)| EntryV1 {
         conversation: Bytes(conversation),
+        erased: entry.erased.map(|life| life.0.to_le_bytes()),
         position: entry.position,
         sealed: entry.sealed.iter().map(|record| Bytes(record)).collect(),
         staged: entry.staged.iter().map(StagedV1::of).collect(),
@@ -116,13 +121,17 @@ pub(crate) fn decode_row(bytes: &[u8]) -> Result<Vec<Entry>, DamagedRecord> {
         if conversation.sealed_turns < twin.sealed.len() as u64 {
             return Err(DamagedRecord::new(ROW, RecordFlaw::SealedTurns));
         }
+        let erased = twin.erased.map(|life| Life(u64::from_le_bytes(life)));
+        if erased.is_some() && (conversation.version.0 > 0 || !twin.sealed.is_empty() || !twin.staged.is_empty()) {
+            return Err(DamagedRecord::new(ROW, RecordFlaw::NotEmpty));
+        }
         let position = twin.position;
         if position == 0 || position.checked_add(twin.sealed.len() as u64).is_none() {
             return Err(DamagedRecord::new(ROW, RecordFlaw::Position(position)));
         }
         let sealed = twin.sealed.into_iter().map(|record| record.0.into()).collect();
         let staged = twin.staged.into_iter().map(StagedV1::read).collect();
-        entries.push(Entry { conversation, key: None, position, sealed, staged });
+        entries.push(Entry { conversation, erased, key: None, position, sealed, staged });
         rest = after;
     }
     Ok(entries)
@@ -143,7 +152,7 @@ mod tests {
         });
         Entry {
             conversation: ConversationRecord {
-                life: crate::store::Life(77),
+                life: Life(77),
                 version: Version(3),
                 sealed_turns: 9,
                 last_sealed_at: EpochMillis::new(5),
@@ -151,6 +160,7 @@ mod tests {
                 total_usage,
                 ..ConversationRecord::begin(id)
             },
+            erased: None,
             key: None,
             position: 40,
             sealed: sealed.iter().map(|record| (*record).into()).collect(),

@@ -30,7 +30,7 @@ use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::find_conversation;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::Rows;
-use crate::store::redb::tables::schema::{CONVERSATIONS, KEYS, Keys, copy_whole_tables};
+use crate::store::redb::tables::schema::{CONVERSATIONS, ERASURES, KEYS, Keys, copy_whole_tables};
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
@@ -196,9 +196,21 @@ impl Snapshot {
     /// Returns the pieces of the memtable that are not in the tables. A piece that was just moved may be in both.
     fn not_in_tables(&self) -> Result<Vec<Arc<Piece>>, Failure> {
         let (keys, conversations) = (self.tables.open_table(KEYS)?, self.tables.open_table(CONVERSATIONS)?);
-        let mut missing = Vec::new();
+        let mut missing: Vec<Arc<Piece>> = Vec::new();
+        let erasures = self.tables.open_table(ERASURES)?;
         for piece in &self.pieces {
-            let moved = match find_conversation(&keys, &conversations, &piece.conversation.id) {
+            let (id, life) = (&piece.conversation.id, piece.conversation.life);
+            if erasures.get(life.0)?.is_some() {
+                // The piece was moved, and its life was erased in the tables since.
+                continue;
+            }
+            let of_this_life = |other: &Arc<Piece>| other.conversation.id == *id && other.conversation.life == life;
+            if piece.erased.is_some() || missing.last().is_some_and(of_this_life) {
+                // An erasure may be moved twice: it erases the life that it names, and no other.
+                missing.push(Arc::clone(piece));
+                continue;
+            }
+            let moved = match find_conversation(&keys, &conversations, id) {
                 // The conversation's record in the tables is damaged. The piece has a whole record, so it counts as
                 // missing in the tables.
                 Err(Failure::Record(_)) => None,
@@ -225,7 +237,8 @@ fn copy(from: Snapshot, path: &Path, cache_bytes: usize) -> Result<(), Failure> 
     // While a transaction is open, the database that is copied grows by all that is written.
     drop(from.tables);
     let (last, sums) = (from.last_row, Some(from.sums));
-    let transfer = Transfer { pieces, runs: from.runs, checkpoint: Some(last), newest: last, sums };
+    let transfer =
+        Transfer { pieces, runs: from.runs, checkpoint: Some(last), newest: last, last_row: last.number, sums };
     transfer.write(&to, from.hasher)?;
     let mut meta = WriteMeta::write(&to)?;
     meta.set_running_time(from.running)?;
@@ -258,7 +271,7 @@ mod tests {
             let begun = ConversationRecord::begin(ConversationId::new("c").unwrap());
             let conversation = ConversationRecord { life: Life(life), version: Version(version), ..begun };
             let (sealed, staged) = (Vec::new(), Vec::new());
-            let entry = Entry { conversation, key: None, position: 1, sealed, staged };
+            let entry = Entry { conversation, erased: None, key: None, position: 1, sealed, staged };
             let taken = slot.with(|files| {
                 *files.memtable_mut() = Memtable::default();
                 files.memtable_mut().take(entry)
@@ -268,8 +281,14 @@ mod tests {
         let missing = || Snapshot::of(&slot).unwrap().not_in_tables().map(|pieces| pieces.len()).ok();
         take(1, 2);
         let pieces = slot.with(|files| files.memtable().contents().all().cloned().collect()).unwrap();
-        let transfer =
-            Transfer { pieces, runs: Vec::new(), checkpoint: None, newest: JournalMark::default(), sums: None };
+        let transfer = Transfer {
+            pieces,
+            runs: Vec::new(),
+            checkpoint: None,
+            newest: JournalMark::default(),
+            last_row: 0,
+            sums: None,
+        };
         let (txn, hasher) = slot.with(|files| (files.write_tables().unwrap(), files.hasher())).unwrap();
         transfer.write(&txn, hasher).unwrap();
         txn.commit().unwrap();

@@ -7,9 +7,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Builder, Database, ReadableDatabase};
+use redb::{Builder, Database, ReadableDatabase, ReadableTableMetadata};
 
 use crate::link;
+use crate::report::SharedPriceBook;
 use crate::settings::StoreSettings;
 use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::Checkpoint;
@@ -25,7 +26,7 @@ use crate::store::redb::files::unfinished::Unfinished;
 use crate::store::redb::maintenance::check::check;
 use crate::store::redb::maintenance::check::error::CheckError;
 use crate::store::redb::tables::failure::Failure;
-use crate::store::redb::tables::schema::copy_sound_tables;
+use crate::store::redb::tables::schema::{ERASURES, copy_sound_tables};
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
@@ -82,9 +83,12 @@ pub enum CompactError {
 }
 
 /// Makes the database of a stopped store as small as it can be. The contents of the journal are moved into the main
-/// file. Then all rows are written to a new file, in the order of their keys. The new file is made beside the old one,
-/// and replaces it when it is complete.
-pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
+/// file, and the rows of erased conversations are removed. Then all other rows are written to a new file, in the order of
+/// their keys. The new file is made beside the old one, and replaces it when it is complete.
+///
+/// `book` has the prices of the store. The costs of erased turns stay in reports as they were. If the stored costs are
+/// by other prices, all costs are computed anew first, as an opening of the store would do.
+pub fn compact(directory: &Path, book: SharedPriceBook) -> Result<Compaction, CompactError> {
     let named = [StoreFile::Main, StoreFile::Journal].map(|file| directory.join(file.name()));
     // If a path is a symbolic link, the file that it leads to is replaced, and the link stays.
     let [path, journal] = named.map(|path| link::target(&path).unwrap_or(path));
@@ -103,7 +107,7 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     let bytes_before = file_size(&path) + file_size(&journal);
     let location = Location::Directory(directory.to_owned());
     if !is_complete(&path, &journal)? {
-        move_journal(&location, &path)?;
+        move_journal(&location, &path, book)?;
     }
     let old = open_database(&Builder::new(), &path).map_err(|error| explain(&path, error))?;
     location.remove_unfinished();
@@ -119,23 +123,26 @@ pub fn compact(directory: &Path) -> Result<Compaction, CompactError> {
     Ok(Compaction { bytes_before, bytes_after: file_size(&path) })
 }
 
-/// Returns whether the main file is the whole store. Then no journal is made, since a failure could leave it.
+/// Returns whether the main file is the whole store and has nothing to erase. Then no journal is made, since a failure
+/// could leave it.
 fn is_complete(path: &Path, journal: &Path) -> Result<bool, OpenError> {
     if !has_content(path) || has_content(journal) {
         return Ok(false);
     }
     let main = look_at(&Builder::new(), path, StoreFile::Main)?;
     let header = StoreHeader::of(&main).map_err(|failure| failed(path, failure))?;
-    Ok(header.bond.journal_id.is_none())
+    let has_erasures = || -> Result<bool, Failure> { Ok(!main.begin_read()?.open_table(ERASURES)?.is_empty()?) };
+    Ok(header.bond.journal_id.is_none() && !has_erasures().map_err(|failure| failed(path, failure))?)
 }
 
-/// Moves the contents of the journal into the main file.
-fn move_journal(location: &Location, path: &Path) -> Result<(), CompactError> {
+/// Moves the contents of the journal into the main file, and removes the rows of erased conversations.
+fn move_journal(location: &Location, path: &Path, book: SharedPriceBook) -> Result<(), CompactError> {
     let settings = StoreSettings::default();
-    let slot = Arc::new(Slot::new(location.open(settings.redb.cache_bytes)?));
+    let slot = Arc::new(Slot::pricing(location.open(settings.redb.cache_bytes)?, book));
+    let checkpoint = Checkpoint::new(slot, settings.redb.journal_bytes);
     // Closing the files in order moves everything into the main file.
-    let closed = Checkpoint::new(slot, settings.redb.journal_bytes).close(location);
-    closed.map_err(|cause| CompactError::Journal { path: path.to_owned(), cause })
+    let emptied = checkpoint.move_all().and_then(|()| checkpoint.erase_all());
+    emptied.and(checkpoint.close(location)).map_err(|cause| CompactError::Journal { path: path.to_owned(), cause })
 }
 
 fn write_anew(old: &Database, path: &Path) -> Result<(), Failure> {
@@ -156,6 +163,7 @@ mod tests {
     use redb::TableDefinition;
 
     use super::*;
+    use crate::report::NoPrices;
     use crate::store::RedbEngine;
     use crate::store::redb::tables::meta::WriteMeta;
     use crate::store::{Commit, TurnRange, Version};
@@ -223,7 +231,7 @@ mod tests {
         commit(&store, 2).await;
         drop(store);
         let compaction = loop {
-            match compact(directory.path()) {
+            match compact(directory.path(), Arc::new(NoPrices)) {
                 // The thread of the closed store still has the file open.
                 Err(CompactError::Open(OpenError::InUse { .. })) => tokio::task::yield_now().await,
                 done => break done.unwrap(),
@@ -234,14 +242,14 @@ mod tests {
         assert_eq!(check(directory.path()).unwrap().violations, []);
         let store = open(directory.path());
         assert_eq!(turns(&store), 3);
-        let refused = compact(directory.path()).unwrap_err();
+        let refused = compact(directory.path(), Arc::new(NoPrices)).unwrap_err();
         assert!(matches!(refused, CompactError::Open(OpenError::InUse { .. })), "{refused}");
     }
 
     #[test]
     fn a_compaction_makes_no_file_where_there_is_none() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(matches!(compact(directory.path()), Err(CompactError::Missing { .. })));
+        assert!(matches!(compact(directory.path(), Arc::new(NoPrices)), Err(CompactError::Missing { .. })));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::Database;
 
 use super::check::{check, repair};
 use super::compact::compact;
+use crate::report::NoPrices;
 use crate::settings::StoreSettings;
 use crate::simulate::random::Random;
 use crate::store::redb::files::doom;
@@ -125,7 +127,7 @@ fn lineage_of(directory: &Path) -> Lineage {
 fn a_crash_in_a_compaction_loses_nothing() {
     let directory = prepared();
     let lineage = lineage_of(directory.path());
-    let compact = |directory: &Path| drop(compact(directory));
+    let compact = |directory: &Path| drop(compact(directory, Arc::new(NoPrices)));
     let crashes = at_each_change(directory.path(), 7, compact, |directory| {
         assert_whole(directory, lineage);
         compact(directory);

@@ -4,12 +4,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::Database;
 
 use super::check::repair;
 use super::compact::compact;
 use super::crash_tests::{at_each_change, lose, open, prepared};
+use crate::report::NoPrices;
 use crate::store::redb::tables::schema::ROWS;
 use crate::store::redb::tables::store_file::StoreFile;
 
@@ -77,7 +79,7 @@ fn a_start_removes_what_a_killed_backup_left() {
 #[test]
 fn a_start_removes_what_a_killed_compaction_left() {
     let directory = prepared();
-    let (changes, leaving) = kill(directory.path(), 7, |directory| drop(compact(directory)), start);
+    let (changes, leaving) = kill(directory.path(), 7, |directory| drop(compact(directory, Arc::new(NoPrices))), start);
     println!("{changes} changes");
     assert!(changes > 20 && leaving > 2, "{changes} {leaving}");
 }

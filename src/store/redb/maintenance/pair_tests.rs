@@ -10,6 +10,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use redb::Database;
@@ -17,6 +18,7 @@ use redb::Database;
 use super::check::tests::set_up::forget_newest;
 use super::check::{check, repair};
 use super::compact::compact;
+use crate::report::NoPrices;
 use crate::settings::StoreSettings;
 use crate::simulate::random::Random;
 use crate::store::redb::tables::schema::ROWS;
@@ -215,7 +217,7 @@ impl History {
     }
 
     fn compact(&mut self) {
-        compact(self.path()).unwrap();
+        compact(self.path(), Arc::new(NoPrices)).unwrap();
         self.remember("a compaction");
     }
 

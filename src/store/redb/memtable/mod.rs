@@ -22,12 +22,14 @@ pub(crate) mod piece;
 mod table;
 pub(crate) mod tally;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use self::order::{Order, Run};
 use self::piece::{PIECE_BYTES, Piece};
 use self::table::{Pieces, Table};
 use self::tally::{Recent, TallyKey, TurnsToCount, Unsummed};
+use crate::store::contract::Life;
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::RolledUp;
@@ -40,20 +42,39 @@ use crate::turn::{ConversationId, Ordinal, TurnId};
 pub(crate) struct Contents {
     active: Table,
     immutable: Table,
+    /// The lives that were erased and whose erasures are not in the tables of the main file yet.
+    erased: HashSet<Life>,
 }
 
 impl Contents {
-    /// Returns the pieces of a conversation, the latest first.
+    /// Returns the pieces of a conversation's present life, the latest first.
     pub(crate) fn of(&self, id: &ConversationId) -> impl Iterator<Item = &Arc<Piece>> {
         let tables = [&self.active, &self.immutable].into_iter();
-        tables.filter_map(|table| table.conversations.get(id)).flat_map(Pieces::latest_first)
+        let pieces = tables.filter_map(|table| table.conversations.get(id)).flat_map(Pieces::latest_first);
+        let mut present = None;
+        pieces.take_while(move |piece| piece.conversation.life == *present.get_or_insert(piece.conversation.life))
     }
 
-    /// Returns all pieces: those of the immutable table first, and the pieces of a conversation in a table oldest
-    /// first.
+    /// Returns the present life of a conversation that has a piece.
+    pub(crate) fn life_of(&self, id: &ConversationId) -> Option<Life> {
+        self.of(id).next().map(|piece| piece.conversation.life)
+    }
+
+    /// Returns all pieces, also those of lives that were erased: those of the immutable table first, and the pieces of a
+    /// conversation in a table oldest first.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Piece>> {
         let pieces = self.immutable.conversations.values().chain(self.active.conversations.values());
         pieces.flat_map(Pieces::oldest_first)
+    }
+
+    /// Returns the lives that were erased and whose erasures are not in the tables of the main file yet.
+    pub(crate) fn erased(&self) -> &HashSet<Life> {
+        &self.erased
+    }
+
+    /// Returns the pieces of the present life of each conversation, in the order of [`Contents::all`].
+    pub(crate) fn present(&self) -> impl Iterator<Item = &Arc<Piece>> {
+        self.all().filter(|piece| self.life_of(&piece.conversation.id) == Some(piece.conversation.life))
     }
 
     /// Returns whether a piece has changes of this open turn or seals it.
@@ -116,6 +137,28 @@ enum Counting {
     Nowhere,
 }
 
+/// A turn whose position is in the memtable.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OrderedTurn<'a> {
+    pub(crate) position: u64,
+    pub(crate) conversation_id: &'a ConversationId,
+    /// The life of the conversation in which the turn was sealed.
+    pub(crate) life: Life,
+    pub(crate) ordinal: Ordinal,
+    pub(crate) place: Place<'a>,
+}
+
+/// The place of a turn whose position is in the memtable.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// Its piece is in the memtable. This is its record.
+    Here(&'a Arc<[u8]>),
+    /// Its piece was moved. The tables have it, unless it was erased.
+    Tables,
+    /// It was erased.
+    Erased,
+}
+
 impl Memtable {
     /// Returns an empty memtable. The tables have all rows of the journal up to `checkpoint`, and the order of all
     /// turns up to `position`.
@@ -138,23 +181,25 @@ impl Memtable {
     /// Like [`take`](Self::take), with another size of a full piece.
     pub(crate) fn take_in_pieces(&mut self, entry: Entry, piece_bytes: usize) -> Result<(), DamagedRecord> {
         let run = Run::of(&entry);
-        let (id, sealed) = (entry.conversation.id.clone(), entry.sealed.clone());
+        let (id, life, sealed) = (entry.conversation.id.clone(), entry.conversation.life, entry.sealed.clone());
+        let erased = entry.erased;
         self.contents.active.take(entry, piece_bytes)?;
-        self.list_for_sums(&id, &sealed);
+        self.contents.erased.extend(erased);
+        self.list_for_sums(&id, life, &sealed);
         self.take_run(run);
         Ok(())
     }
 
     /// Takes in the positions and the sums of a commit whose changes are in the tables already.
     pub(crate) fn take_positions(&mut self, entry: &Entry) {
-        self.list_for_sums(&entry.conversation.id, &entry.sealed);
+        self.list_for_sums(&entry.conversation.id, entry.conversation.life, &entry.sealed);
         self.take_run(Run::of(entry));
     }
 
-    fn list_for_sums(&mut self, id: &ConversationId, sealed: &[Arc<[u8]>]) {
+    fn list_for_sums(&mut self, id: &ConversationId, life: Life, sealed: &[Arc<[u8]>]) {
         match self.counting {
-            Counting::Active => self.unsummed.add(id, sealed),
-            Counting::Immutable => self.frozen.add(id, sealed),
+            Counting::Active => self.unsummed.add(id, life, sealed),
+            Counting::Immutable => self.frozen.add(id, life, sealed),
             Counting::Nowhere => {}
         }
     }
@@ -267,14 +312,16 @@ impl Memtable {
         self.order.first().unwrap_or(self.last_position.saturating_add(1))
     }
 
-    /// Returns the turns of the memtable after a position, in order. A turn whose piece was moved has no record here;
-    /// the tables have it.
-    pub(crate) fn sealed_after(
-        &self,
-        position: u64,
-    ) -> impl Iterator<Item = (u64, &ConversationId, Ordinal, Option<&Arc<[u8]>>)> {
-        let turns = self.order.after(position);
-        turns.map(|(position, id, ordinal)| (position, id, ordinal, self.contents.sealed(id, ordinal)))
+    /// Returns the turns of the memtable after a position, in order.
+    pub(crate) fn sealed_after(&self, position: u64) -> impl Iterator<Item = OrderedTurn<'_>> {
+        self.order.after(position).map(|(position, run, ordinal)| {
+            let id = &run.conversation_id;
+            let place = match self.contents.life_of(id) {
+                Some(life) if life != run.life => Place::Erased,
+                _ => self.contents.sealed(id, ordinal).map_or(Place::Tables, Place::Here),
+            };
+            OrderedTurn { position, conversation_id: id, life: run.life, ordinal, place }
+        })
     }
 
     /// Returns the part of the order of all turns that is in the memtable.
@@ -357,13 +404,15 @@ impl Memtable {
     pub(crate) fn next_to_move(&self, bytes: usize) -> (Vec<Arc<Piece>>, bool) {
         let mut moving: Vec<Arc<Piece>> = Vec::new();
         let mut size = 0;
-        let mut of_the_same = 0;
+        // How many pieces of each conversation are among the next ones. The pieces of an erased life and of the next life
+        // have different keys, so they need not follow each other in the list.
+        let mut counts: HashMap<&ConversationId, usize> = HashMap::new();
         for id in self.to_move.iter().rev() {
             if size >= bytes {
                 return (moving, false);
             }
-            of_the_same =
-                if moving.last().is_some_and(|last| last.conversation.id == *id) { of_the_same + 1 } else { 0 };
+            let count = counts.entry(id).or_default();
+            let of_the_same = std::mem::replace(count, *count + 1);
             let pieces = self.contents.immutable.conversations.get(id);
             if let Some(piece) = pieces.and_then(|pieces| pieces.oldest_first().nth(of_the_same)) {
                 size += piece.bytes();
@@ -384,14 +433,17 @@ impl Memtable {
         self.kept_after.filter(|kept| kept.number < self.frozen_at.number).unwrap_or(self.frozen_at)
     }
 
-    /// Drops pieces and runs that are in the tables now, and sets the keys of the pieces' conversations.
-    pub(crate) fn moved(&mut self, moved: &[(Arc<Piece>, u64)], runs: usize) {
+    /// Drops pieces and runs that are in the tables now, and sets the keys of the pieces' conversations. A piece of which
+    /// nothing had to be stored has no key.
+    pub(crate) fn moved(&mut self, moved: &[(Arc<Piece>, Option<u64>)], runs: usize) {
         let before = self.contents.immutable.bytes.max(1);
         for (piece, key) in moved {
-            let id = &piece.conversation.id;
+            let (id, life) = (&piece.conversation.id, piece.conversation.life);
             self.contents.immutable.drop_oldest(id);
+            piece.erased.map(|erased| self.contents.erased.remove(&erased));
+            let Some(key) = *key else { continue };
             for table in [&mut self.contents.immutable, &mut self.contents.active] {
-                table.conversations.get_mut(id).into_iter().for_each(|pieces| pieces.set_key(*key));
+                table.conversations.get_mut(id).into_iter().for_each(|pieces| pieces.set_key(life, key));
             }
         }
         // The journal's rows go only when the whole table has been moved. The part of them that was moved counts as
@@ -427,11 +479,19 @@ mod tests {
             record::encode_sealed(&turn.seal(&Done::because("stop"), EpochMillis::new(1))).unwrap().into()
         });
         let conversation = ConversationRecord {
+            life: Life(1),
             version: Version(nth + 1),
             sealed_turns: (nth + 1) * turns,
             ..ConversationRecord::begin(id())
         };
-        Entry { conversation, key: None, position: nth * turns + 1, sealed: sealed.collect(), staged: Vec::new() }
+        Entry {
+            conversation,
+            erased: None,
+            key: None,
+            position: nth * turns + 1,
+            sealed: sealed.collect(),
+            staged: Vec::new(),
+        }
     }
 
     #[test]
@@ -459,7 +519,7 @@ mod tests {
             moved = piece.conversation.sealed_turns;
             assert_eq!(piece.conversation.version, Version(moved / TURNS));
             assert_eq!(is_last, moved == COMMITS * TURNS);
-            memtable.moved(&[(Arc::clone(piece), 7)], 0);
+            memtable.moved(&[(Arc::clone(piece), Some(7))], 0);
             let left: Vec<_> = memtable.of(&id()).collect();
             assert!(left.iter().all(|piece| piece.key == Some(7)));
             assert_eq!(left.last().unwrap().sealed_before(), moved, "the next piece does not follow the moved one");
@@ -485,7 +545,7 @@ mod tests {
         }
         // The sums of the turns are moved once the order is in the tables.
         assert!(memtable.has_only_sums());
-        let key = TallyKey::Conversation(id());
+        let key = TallyKey::Conversation(id(), Life(1));
         for to in [Some(key.clone()), None] {
             memtable.summed(to.clone());
             memtable.moved(&[], 0);
@@ -502,7 +562,7 @@ mod tests {
 
     #[test]
     fn a_replay_counts_the_turns_whose_sums_the_tables_lack() {
-        let key = TallyKey::Conversation(id());
+        let key = TallyKey::Conversation(id(), Life(1));
         let rolled_up = RolledUp { row: 2, position: 2 };
         let mut memtable = Memtable::at(JournalMark { number: 1, checksum: 0 }, 0);
         for row in 2..=6 {
@@ -533,12 +593,13 @@ mod tests {
         memtable.take(entry(6, 2)).unwrap();
         let seen = |memtable: &Memtable, after| {
             let turns = memtable.sealed_after(after);
-            turns.map(|(position, _, ordinal, record)| (position, ordinal.get(), record.is_some())).collect::<Vec<_>>()
+            let is_here = |place| matches!(place, Place::Here(_));
+            turns.map(|turn| (turn.position, turn.ordinal.get(), is_here(turn.place))).collect::<Vec<_>>()
         };
         let all = |moved| (1..=14).map(|n| (n, n, n > moved)).collect::<Vec<_>>();
         assert_eq!(seen(&memtable, 0), all(0));
         let (moving, _) = memtable.next_to_move(1);
-        memtable.moved(&[(Arc::clone(&moving[0]), 7)], 0);
+        memtable.moved(&[(Arc::clone(&moving[0]), Some(7))], 0);
         assert_eq!(seen(&memtable, 0), all(2), "a moved piece has left records behind");
         for after in 0..16 {
             assert_eq!(seen(&memtable, after), all(2).split_off(usize::try_from(after).unwrap().min(14)));

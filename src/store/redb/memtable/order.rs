@@ -1,5 +1,6 @@
 use std::collections::VecDeque;
 
+use crate::store::contract::Life;
 use crate::store::redb::journal::entry::Entry;
 use crate::turn::{ConversationId, Ordinal};
 
@@ -7,6 +8,8 @@ use crate::turn::{ConversationId, Ordinal};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) conversation_id: ConversationId,
+    /// The life of the conversation in which the turns were sealed.
+    pub(crate) life: Life,
     /// The position of the first turn.
     first: u64,
     /// The number of turns of the conversation that were sealed before this run.
@@ -24,6 +27,7 @@ impl Run {
     pub(super) fn of(entry: &Entry) -> Option<Self> {
         (!entry.sealed.is_empty()).then(|| Self {
             conversation_id: entry.conversation.id.clone(),
+            life: entry.conversation.life,
             first: entry.position,
             sealed_before: entry.sealed_before(),
             turns: entry.sealed.len() as u64,
@@ -107,10 +111,10 @@ impl Order {
     }
 
     /// Returns the turns after a position, in order.
-    pub(super) fn after(&self, position: u64) -> impl Iterator<Item = (u64, &ConversationId, Ordinal)> {
+    pub(super) fn after(&self, position: u64) -> impl Iterator<Item = (u64, &Run, Ordinal)> {
         let passed = self.runs.partition_point(|run| run.last() <= position);
         let runs = self.runs.range(passed..);
-        let turns = runs.flat_map(|run| run.places().map(|(at, ordinal)| (at, &run.conversation_id, ordinal)));
+        let turns = runs.flat_map(|run| run.places().map(move |(at, ordinal)| (at, run, ordinal)));
         turns.skip_while(move |(at, ..)| *at <= position)
     }
 
@@ -125,7 +129,7 @@ mod tests {
 
     fn run(conversation: &str, first: u64, turns: u64) -> Run {
         let conversation_id = ConversationId::new(conversation).unwrap();
-        Run { conversation_id, first, sealed_before: first + 100, turns }
+        Run { conversation_id, life: Life(1), first, sealed_before: first + 100, turns }
     }
 
     fn order() -> Order {
@@ -140,8 +144,10 @@ mod tests {
     fn the_turns_after_any_position_follow_each_other() {
         let order = order();
         for position in 0..=11 {
-            let turns: Vec<_> =
-                order.after(position).map(|(at, id, ordinal)| (at, id.as_str(), ordinal.get())).collect();
+            let turns: Vec<_> = order
+                .after(position)
+                .map(|(at, run, ordinal)| (at, run.conversation_id.as_str(), ordinal.get()))
+                .collect();
             let all = [(5, "a", 106), (6, "a", 107), (7, "b", 108), (8, "a", 109), (9, "a", 110), (10, "a", 111)];
             assert!(turns.iter().eq(all.iter().filter(|(at, ..)| *at > position)), "after {position}: {turns:?}");
         }

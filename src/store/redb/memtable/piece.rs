@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use super::open_parts::OpenParts;
+use crate::store::contract::{Life, Version};
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
@@ -18,11 +19,13 @@ use crate::turn::{Ordinal, TurnId};
 /// turn would have to search more pieces.
 pub(crate) const PIECE_BYTES: usize = 256 * 1024;
 
-/// The changes of consecutive commits to one conversation.
+/// The changes of consecutive commits to one life of a conversation.
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
     /// The state of the conversation after the last of the commits.
     pub(crate) conversation: ConversationRecord,
+    /// The life of the conversation that was erased before the first of the commits, if one was.
+    pub(crate) erased: Option<Life>,
     /// The key of the conversation in the tables, if it is known.
     pub(crate) key: Option<u64>,
     /// The open turns that changed.
@@ -48,9 +51,9 @@ impl Piece {
     const OPEN_TURN_BYTES: usize = 200;
 
     pub(super) fn of(entry: Entry) -> Result<Self, DamagedRecord> {
-        let conversation = entry.conversation.clone();
+        let (conversation, erased) = (entry.conversation.clone(), entry.erased);
         let (open, sealed) = (HashMap::new(), SealedRecords::default());
-        let mut new = Self { conversation, key: None, open, sealed, bytes: Self::BYTES };
+        let mut new = Self { conversation, erased, key: None, open, sealed, bytes: Self::BYTES };
         new.take(entry)?;
         Ok(new)
     }
@@ -98,6 +101,11 @@ impl Piece {
                 self.bytes += open.bytes() + Self::OPEN_TURN_BYTES;
             }
         }
+    }
+
+    /// Returns whether the conversation has no commit since it was erased, so that there is nothing of it to store.
+    pub(crate) fn is_void(&self) -> bool {
+        self.conversation.version == Version::default()
     }
 
     /// Returns the approximate size of the piece in memory.
@@ -192,7 +200,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::store::Version;
     use crate::store::contract::StagedTurn;
     use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, RunningTime};
 
@@ -212,7 +219,7 @@ mod tests {
     fn entry(sealed_turns: u64, staged: Vec<StagedRecords>, sealed: Vec<Arc<[u8]>>) -> Entry {
         let begun = ConversationRecord::begin(ConversationId::new("c").unwrap());
         let conversation = ConversationRecord { version: Version(sealed_turns), sealed_turns, ..begun };
-        Entry { conversation, key: None, position: 1, sealed, staged }
+        Entry { conversation, erased: None, key: None, position: 1, sealed, staged }
     }
 
     fn seen(piece: &Piece) -> BTreeMap<&str, Option<u64>> {

@@ -4,6 +4,7 @@ use std::iter;
 use std::sync::Arc;
 
 use super::piece::Piece;
+use crate::store::contract::Life;
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::turn::ConversationId;
@@ -33,9 +34,10 @@ impl Pieces {
         self.oldest_first().rev()
     }
 
-    /// Notes in these pieces which key the conversation has in the tables. A piece that has a key keeps it.
-    pub(super) fn set_key(&mut self, key: u64) {
-        for piece in self.full.iter_mut().chain(iter::once(&mut self.latest)).filter(|piece| piece.key.is_none()) {
+    /// Notes in the pieces of this life which key it has in the tables. A piece that has a key keeps it.
+    pub(super) fn set_key(&mut self, life: Life, key: u64) {
+        let pieces = self.full.iter_mut().chain(iter::once(&mut self.latest));
+        for piece in pieces.filter(|piece| piece.key.is_none() && piece.conversation.life == life) {
             Arc::make_mut(piece).key = Some(key);
         }
     }
@@ -62,6 +64,7 @@ impl Table {
         let pieces = self.conversations.get_mut(&entry.conversation.id);
         if let Some(pieces) = pieces
             && pieces.latest.bytes() < piece_bytes
+            && pieces.latest.conversation.life == entry.conversation.life
         {
             // `make_mut` copies the piece only if a reader still uses it.
             let latest = Arc::make_mut(&mut pieces.latest);
@@ -98,9 +101,9 @@ mod tests {
     }
 
     fn entry(conversation: &str, version: u64) -> Entry {
-        let conversation =
-            ConversationRecord { version: Version(version), ..ConversationRecord::begin(id(conversation)) };
-        Entry { conversation, key: None, position: 1, sealed: Vec::new(), staged: Vec::new() }
+        let begun = ConversationRecord::begin(id(conversation));
+        let conversation = ConversationRecord { life: Life(1), version: Version(version), ..begun };
+        Entry { conversation, erased: None, key: None, position: 1, sealed: Vec::new(), staged: Vec::new() }
     }
 
     fn versions(pieces: &Pieces) -> Vec<u64> {
@@ -135,7 +138,7 @@ mod tests {
         table.take(entry("c", 2), usize::MAX).unwrap();
         let pieces = table.conversations.get_mut(&id("c")).unwrap();
         for key in [7, 8] {
-            pieces.set_key(key);
+            pieces.set_key(pieces.latest.conversation.life, key);
         }
         let seen = |pieces: &Pieces| (versions(pieces), pieces.latest.key);
         assert_eq!((seen(&held), seen(pieces)), ((vec![1], None), (vec![2], Some(7))));

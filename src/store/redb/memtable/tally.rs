@@ -6,20 +6,21 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::report::{BreakdownRow, Contribution, ConversationSums, NoPrices, Period, PriceBook, Quarter, RollupLabel};
+use crate::store::contract::Life;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::meta::{Meta, MetaTable};
 use crate::store::redb::tables::record;
 use crate::store::redb::unwind;
 use crate::turn::{ConversationId, Ordinal, StoredTurn};
 
-/// A turn that is not in a tally yet: its conversation and its record.
-pub(crate) type Uncounted = (ConversationId, Arc<[u8]>);
+/// A turn that is not in a tally yet: its conversation, the life in which it was sealed, and its record.
+pub(crate) type Uncounted = (ConversationId, Life, Arc<[u8]>);
 
 /// The key of a row of a tally. Rows are moved into the tables in the order of these keys.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum TallyKey {
-    /// The sums of a conversation.
-    Conversation(ConversationId),
+    /// The sums of a life of a conversation.
+    Conversation(ConversationId, Life),
     /// The sums of a label in a quarter of an hour.
     Part(Quarter, RollupLabel),
 }
@@ -29,7 +30,7 @@ pub(crate) enum TallyKey {
 /// A clone shares the rows, so that a reader can copy many rows quickly while it holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Tally {
-    conversations: BTreeMap<ConversationId, Arc<ConversationSums>>,
+    conversations: BTreeMap<(ConversationId, Life), Arc<ConversationSums>>,
     parts: BTreeMap<(Quarter, RollupLabel), Arc<BreakdownRow>>,
 }
 
@@ -42,12 +43,12 @@ impl Tally {
     /// Adds turns at the prices of a book. A record that does not decode is left out, as no read can show its turn
     /// either.
     pub(crate) fn count(&mut self, turns: &[Uncounted], book: &dyn PriceBook) {
-        for (id, record) in turns {
+        for (id, life, record) in turns {
             let Ok(turn) = record::decode_sealed(Ordinal::after(0), record) else { continue };
             let sums = self.count_parts(&turn, book);
-            match self.conversations.get_mut(id) {
-                Some(known) => Arc::make_mut(known).add(&sums),
-                None => drop(self.conversations.insert(id.clone(), Arc::new(sums))),
+            match self.conversations.entry((id.clone(), *life)) {
+                Slot::Occupied(mut known) => Arc::make_mut(known.get_mut()).add(&sums),
+                Slot::Vacant(place) => drop(place.insert(Arc::new(sums))),
             }
         }
     }
@@ -100,10 +101,10 @@ impl Tally {
         let mut next = Self::default();
         let (id, part) = match key {
             None => (Some(Bound::Unbounded), Bound::Unbounded),
-            Some(TallyKey::Conversation(id)) => (Some(Bound::Excluded(id)), Bound::Unbounded),
+            Some(TallyKey::Conversation(id, life)) => (Some(Bound::Excluded((id.clone(), *life))), Bound::Unbounded),
             Some(TallyKey::Part(quarter, label)) => (None, Bound::Excluded((*quarter, label.clone()))),
         };
-        let conversations = id.map(|from| self.conversations.range::<ConversationId, _>((from, Bound::Unbounded)));
+        let conversations = id.map(|from| self.conversations.range((from, Bound::Unbounded)));
         let mut conversations = conversations.into_iter().flatten();
         next.conversations.extend(conversations.by_ref().take(limit).map(|(id, sums)| (id.clone(), Arc::clone(sums))));
         let left = limit - next.conversations.len();
@@ -113,7 +114,10 @@ impl Tally {
             return (next, None);
         }
         let part = next.parts.last_key_value().map(|((quarter, label), _)| TallyKey::Part(*quarter, label.clone()));
-        let last = part.or_else(|| Some(TallyKey::Conversation(next.conversations.last_key_value()?.0.clone())));
+        let last = part.or_else(|| {
+            let ((id, life), _) = next.conversations.last_key_value()?;
+            Some(TallyKey::Conversation(id.clone(), *life))
+        });
         (next, last)
     }
 
@@ -132,8 +136,8 @@ impl Tally {
         self.parts.iter().map(|((quarter, label), part)| (*quarter, label, &**part))
     }
 
-    /// Returns the sums of each conversation.
-    pub(crate) fn conversations(&self) -> impl Iterator<Item = (&ConversationId, &Arc<ConversationSums>)> {
+    /// Returns the sums of each life of each conversation.
+    pub(crate) fn conversations(&self) -> impl Iterator<Item = (&(ConversationId, Life), &Arc<ConversationSums>)> {
         self.conversations.iter()
     }
 }
@@ -210,16 +214,16 @@ impl Lacking {
     pub(crate) fn has_part(&self, quarter: Quarter, label: &RollupLabel) -> bool {
         match self {
             Self::Nothing => false,
-            Self::After(TallyKey::Conversation(_)) | Self::All => true,
+            Self::After(TallyKey::Conversation(..)) | Self::All => true,
             Self::After(TallyKey::Part(last, of)) => (quarter, label) > (*last, of),
         }
     }
 
-    /// Returns whether the tables lack the sums of a conversation.
-    pub(crate) fn has_conversation(&self, id: &ConversationId) -> bool {
+    /// Returns whether the tables lack the sums of a life of a conversation.
+    pub(crate) fn has_conversation(&self, (id, life): &(ConversationId, Life)) -> bool {
         match self {
             Self::Nothing | Self::After(TallyKey::Part(..)) => false,
-            Self::After(TallyKey::Conversation(last)) => id > last,
+            Self::After(TallyKey::Conversation(last, of)) => (id, life) > (last, of),
             Self::All => true,
         }
     }
@@ -254,8 +258,8 @@ impl Unsummed {
     /// The approximate memory of a turn until it is counted, without its record, which counts as memory of its piece.
     const TURN_BYTES: usize = 40;
 
-    pub(super) fn add(&mut self, id: &ConversationId, records: &[Arc<[u8]>]) {
-        self.uncounted.extend(records.iter().map(|record| (id.clone(), Arc::clone(record))));
+    pub(super) fn add(&mut self, id: &ConversationId, life: Life, records: &[Arc<[u8]>]) {
+        self.uncounted.extend(records.iter().map(|record| (id.clone(), life, Arc::clone(record))));
         self.uncounted_bytes += records.iter().map(|record| record.len()).sum::<usize>();
         self.turns += records.len();
     }
@@ -267,7 +271,7 @@ impl Unsummed {
     /// Returns the first turns that are not counted, until their records have this many bytes.
     pub(super) fn first(&self, bytes: usize) -> Vec<Uncounted> {
         let mut left = bytes;
-        let is_within = |(_, record): &&Uncounted| {
+        let is_within = |(_, _, record): &&Uncounted| {
             let is_within = left > 0;
             left = left.saturating_sub(record.len());
             is_within
@@ -288,7 +292,7 @@ impl Unsummed {
     /// Removes the first turns, which were counted. The tally now takes `tally_bytes`.
     pub(super) fn counted(&mut self, turns: usize, tally_bytes: usize) {
         let counted = self.uncounted.drain(..turns);
-        self.uncounted_bytes -= counted.map(|(_, record)| record.len()).sum::<usize>();
+        self.uncounted_bytes -= counted.map(|(_, _, record)| record.len()).sum::<usize>();
         self.tally_bytes = tally_bytes;
     }
 
@@ -313,7 +317,7 @@ mod tests {
     fn turn(conversation: &str, model: &str, quarter: u64) -> Uncounted {
         let done = Done { model: Some(model.into()), ..Done::because("stop") };
         let turn = OpenTurn::new(TurnId::new("t").unwrap()).seal(&done, EpochMillis::new(quarter * 900_000));
-        (id(conversation), record::encode_sealed(&turn).unwrap().into())
+        (id(conversation), Life(1), record::encode_sealed(&turn).unwrap().into())
     }
 
     fn tally(turns: &[Uncounted]) -> Tally {
@@ -404,7 +408,7 @@ mod tests {
         turn.fold(&crate::turn::Progress::Usage { step_id: None, report: usage.into(), is_final: false });
         let done = Done { model: Some("m".into()), ..Done::because("stop") };
         let record = record::encode_sealed(&turn.seal(&done, EpochMillis::new(1))).unwrap();
-        let turns = [(id("a"), Arc::from(record)), (id("a"), Arc::from(*b"no record"))];
+        let turns = [(id("a"), Life(1), Arc::from(record)), (id("a"), Life(1), Arc::from(*b"no record"))];
         let mut counted = Tally::default();
         counted.count(&turns, &Panicking);
         let mut unpriced = Tally::default();

@@ -7,7 +7,7 @@ use redb::ReadableTable;
 
 use super::{LeftOut, last_ordinal};
 use crate::report::{ConversationSums, PriceBook};
-use crate::store::contract::{ConversationOrder, ConversationPlace, ConversationQuestion, ListedConversation};
+use crate::store::contract::{ConversationOrder, ConversationPlace, ConversationQuestion, Life, ListedConversation};
 use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::memtable::tally::{Lacking, Recent, TurnsToCount, Uncounted};
 use crate::store::redb::tables::failure::Failure;
@@ -25,7 +25,7 @@ pub(crate) struct ConversationsQuery {
     /// The pieces of one conversation are in order, the oldest first.
     pieces: Vec<Arc<Piece>>,
     /// The amounts that the counted turns of the memtable add to the sums in the tables.
-    sums: Vec<(ConversationId, Arc<ConversationSums>)>,
+    sums: Vec<((ConversationId, Life), Arc<ConversationSums>)>,
     /// The other turns of the memtable.
     uncounted: TurnsToCount,
     /// Which sums over turns of the immutable table the tables lack.
@@ -33,11 +33,11 @@ pub(crate) struct ConversationsQuery {
 }
 
 impl ConversationsQuery {
-    /// `pieces` are all pieces of the memtable, with the pieces of each conversation oldest first. `lacking` says which
-    /// sums of the immutable table the tables lack.
+    /// `pieces` are all pieces of the memtable but those of erased lives, with the pieces of each conversation oldest
+    /// first. `lacking` says which sums of the immutable table the tables lack.
     pub(crate) fn of(pieces: Vec<Arc<Piece>>, recent: &Recent, uncounted: TurnsToCount, lacking: &Lacking) -> Self {
-        let immutable = recent.immutable.conversations().filter(|(id, _)| lacking.has_conversation(id));
-        let sums = immutable.chain(recent.active.conversations()).map(|(id, sums)| (id.clone(), Arc::clone(sums)));
+        let immutable = recent.immutable.conversations().filter(|(of, _)| lacking.has_conversation(of));
+        let sums = immutable.chain(recent.active.conversations()).map(|(of, sums)| (of.clone(), Arc::clone(sums)));
         Self { pieces, sums: sums.collect(), uncounted, lacking: lacking.clone() }
     }
 
@@ -73,22 +73,22 @@ impl ConversationsQuery {
         Ok(found.into_iter().map(|found| found.listed).collect())
     }
 
-    /// Returns the amounts that the turns of the memtable add to the sums of those conversations that `is_wanted`
-    /// selects.
+    /// Returns the amounts that the turns of the memtable add to the sums of each life of those conversations that
+    /// `is_wanted` selects.
     fn sums(
         &self,
         book: &dyn PriceBook,
         is_wanted: impl Fn(&ConversationId) -> bool,
-    ) -> HashMap<ConversationId, ConversationSums> {
+    ) -> HashMap<(ConversationId, Life), ConversationSums> {
         let mut all: HashMap<_, ConversationSums> = HashMap::new();
-        for (id, sums) in self.sums.iter().filter(|(id, _)| is_wanted(id)) {
-            all.entry(id.clone()).or_default().add(sums);
+        for (of, sums) in self.sums.iter().filter(|((id, _), _)| is_wanted(id)) {
+            all.entry(of.clone()).or_default().add(sums);
         }
-        let wanted = |turns: &[Uncounted]| turns.iter().filter(|(id, _)| is_wanted(id)).cloned().collect();
+        let wanted = |turns: &[Uncounted]| turns.iter().filter(|(id, _, _)| is_wanted(id)).cloned().collect();
         let TurnsToCount { immutable, active } = &self.uncounted;
         let uncounted = TurnsToCount { immutable: wanted(immutable), active: wanted(active) };
-        for (id, sums) in Recent::of(&uncounted, book).not_in(&self.lacking).conversations() {
-            all.entry(id.clone()).or_default().add(sums);
+        for (of, sums) in Recent::of(&uncounted, book).not_in(&self.lacking).conversations() {
+            all.entry(of.clone()).or_default().add(sums);
         }
         all
     }
@@ -122,14 +122,20 @@ struct Found {
     listed: ListedConversation,
     /// The key of the conversation in the tables, if it has one.
     key: Option<u64>,
+    /// The life of the conversation.
+    life: Life,
 }
 
 impl Found {
     /// Returns the conversation if the question selects it and it comes after the last page.
-    fn of(question: &ConversationQuestion, listed: ListedConversation, key: Option<u64>) -> Option<Self> {
+    fn of(
+        question: &ConversationQuestion,
+        (listed, life): (ListedConversation, Life),
+        key: Option<u64>,
+    ) -> Option<Self> {
         let place = question.chooses(&listed).then(|| question.order.place(&listed))?;
         let is_after = question.after.as_ref().is_none_or(|after| place > *after);
-        is_after.then_some(Self { place, listed, key })
+        is_after.then_some(Self { place, listed, key, life })
     }
 }
 
@@ -153,9 +159,9 @@ impl Ord for Found {
     }
 }
 
-/// Returns the entry of a conversation in a list, without the number of its open turns.
-fn listed(record: ConversationRecord, sums: ConversationSums) -> ListedConversation {
-    ListedConversation {
+/// Returns the entry of a conversation in a list, without the number of its open turns, and its life.
+fn listed(record: ConversationRecord, sums: ConversationSums) -> (ListedConversation, Life) {
+    let listed = ListedConversation {
         conversation_id: record.id,
         sealed_turns: record.sealed_turns,
         open_turns: 0,
@@ -166,7 +172,8 @@ fn listed(record: ConversationRecord, sums: ConversationSums) -> ListedConversat
         project: record.project,
         context_size: record.context_size,
         sums,
-    }
+    };
+    (listed, record.life)
 }
 
 struct Page<'a> {
@@ -183,7 +190,11 @@ impl Page<'_> {
     /// Returns the key of a conversation that is in the memtable.
     fn key_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
         // The checkpoint may have given the conversation a key meanwhile.
-        self.tables.search_key_of(id)
+        let Some(latest) = self.latest.get(id.as_str()) else { return self.tables.search_key_of(id) };
+        match self.tables.key_of_life(id, latest.life) {
+            Err(Failure::Record(_)) => self.tables.search_key_of(id),
+            key => key,
+        }
     }
 
     /// Returns the candidates of a page by latest activity: from the table by activity and from the memtable.
@@ -260,7 +271,7 @@ impl Page<'_> {
         page.truncate(self.question.limit);
         let ids: HashSet<_> = page.iter().map(|found| found.listed.conversation_id.clone()).collect();
         let recent = self.query.sums(book, |id| ids.contains(id));
-        for Found { listed, key, .. } in &mut page {
+        for Found { listed, key, life, .. } in &mut page {
             let id = &listed.conversation_id;
             if key.is_none() {
                 *key = self.key_of(id)?;
@@ -275,7 +286,7 @@ impl Page<'_> {
                 Err(failure) => return Err(failure),
             };
             listed.sums = sums;
-            if let Some(recent) = recent.get(id) {
+            if let Some(recent) = recent.get(&(id.clone(), *life)) {
                 listed.sums.add(recent);
             }
         }
@@ -317,10 +328,14 @@ impl Page<'_> {
             }
             match record.value().verify(&key).and_then(ConversationRecord::decode) {
                 Ok(record) => {
-                    if let Some(recent) = recent.get(&record.id) {
+                    let changed = self.latest.get(record.id.as_str()).map(|changed| (*changed).clone());
+                    if changed.as_ref().is_some_and(|changed| changed.life != record.life) {
+                        // This life was erased. The next one has nothing in the tables yet.
+                        continue;
+                    }
+                    if let Some(recent) = recent.get(&(record.id.clone(), record.life)) {
                         sums.add(recent);
                     }
-                    let changed = self.latest.get(record.id.as_str()).map(|changed| (*changed).clone());
                     if changed.is_some() {
                         in_tables.insert(record.id.clone());
                     }
@@ -330,7 +345,7 @@ impl Page<'_> {
             }
         }
         for record in self.latest.values().filter(|record| !in_tables.contains(&record.id)) {
-            let sums = recent.get(&record.id).cloned().unwrap_or_default();
+            let sums = recent.get(&(record.id.clone(), record.life)).cloned().unwrap_or_default();
             add(listed((*record).clone(), sums), None);
         }
         Ok(page.into_sorted_vec())

@@ -108,6 +108,13 @@ pub(crate) struct TurnsQuery {
     /// The turns, beginning at the end of the range that the question names.
     turns: Vec<(Ordinal, Arc<[u8]>)>,
     key: Option<u64>,
+    /// The present life of the conversation, if the memtable knows it.
+    life: Option<Life>,
+}
+
+/// Returns the key of a conversation in the tables: that of this life, if the memtable knows the present life.
+fn key_of(tables: &ReadTables, id: &ConversationId, life: Option<Life>) -> Result<Option<u64>, Failure> {
+    life.map_or_else(|| tables.key_of(id), |life| tables.key_of_life(id, life))
 }
 
 impl TurnsQuery {
@@ -115,7 +122,8 @@ impl TurnsQuery {
         let pieces: Vec<&Arc<Piece>> = memtable.of(&range.conversation_id).collect();
         let first = pieces.last().map(|lowest| lowest.sealed_before() + 1);
         let key = pieces.iter().find_map(|piece| piece.key);
-        let Some((_, to)) = range.ordinals() else { return Self { first, turns: Vec::new(), key } };
+        let life = pieces.first().map(|latest| latest.conversation.life);
+        let Some((_, to)) = range.ordinals() else { return Self { first, turns: Vec::new(), key, life } };
         let copy = |(ordinal, record): (Ordinal, &Arc<[u8]>)| (ordinal, Arc::clone(record));
         let turns = match range.end {
             RangeEnd::Oldest => {
@@ -127,7 +135,7 @@ impl TurnsQuery {
                 turns.skip_while(|(ordinal, _)| ordinal.get() > to).take(range.limit).map(copy).collect()
             }
         };
-        Self { first, turns, key }
+        Self { first, turns, key, life }
     }
 
     /// Returns whether the answer also needs turns of the range that are in the tables.
@@ -139,6 +147,10 @@ impl TurnsQuery {
     /// Returns whether the memtable has the requested number of turns.
     fn is_enough(&self, range: &TurnRange) -> bool {
         self.turns.len() >= range.limit
+    }
+
+    fn key(&self, tables: &ReadTables, range: &TurnRange) -> Result<Option<u64>, Failure> {
+        self.key.map_or_else(|| key_of(tables, &range.conversation_id, self.life), |key| Ok(Some(key)))
     }
 
     /// Returns the turns, at most the requested number. Reading stops with the turn that exceeds [`LIST_BYTES`].
@@ -176,7 +188,10 @@ impl TurnsQuery {
         match range.end {
             RangeEnd::Oldest => {
                 let latest = match tables {
-                    Some(tables) => list.add_rows(tables, self.key, from, to)?,
+                    Some(tables) => match self.key(tables, range)? {
+                        Some(key) => list.add_rows(tables, key, from, to)?,
+                        None => None,
+                    },
                     None => None,
                 };
                 // Turns that the checkpoint moved since the memtable was copied are in both. Skip turns that were
@@ -186,9 +201,11 @@ impl TurnsQuery {
             }
             RangeEnd::Latest => {
                 list.add_records(self.turns.iter());
-                if let Some(tables) = tables {
+                if let Some(tables) = tables
+                    && let Some(key) = self.key(tables, range)?
+                {
                     let read = self.turns.last().map(|(earliest, _)| earliest.get() - 1);
-                    list.add_rows(tables, self.key, from, read.map_or(to, |before| before.min(to)))?;
+                    list.add_rows(tables, key, from, read.map_or(to, |before| before.min(to)))?;
                 }
                 list.turns.reverse();
             }
@@ -240,10 +257,11 @@ impl List<'_> {
 
     /// Adds turns of some ordinals from the tables, beginning at the end of the range that the question names. Returns
     /// the last ordinal that was visited.
-    fn add_rows(&mut self, tables: &ReadTables, key: Option<u64>, from: u64, to: u64) -> Result<Option<u64>, Failure> {
-        let key = key.map_or_else(|| tables.key_of(&self.range.conversation_id), |key| Ok(Some(key)))?;
+    fn add_rows(&mut self, tables: &ReadTables, key: u64, from: u64, to: u64) -> Result<Option<u64>, Failure> {
         // A range that begins after its end is an error in redb.
-        let Some(key) = key.filter(|_| from <= to) else { return Ok(None) };
+        if from > to {
+            return Ok(None);
+        }
         let (end, mut last) = (self.range.end, None);
         let visit = |(of, ordinal): &(u64, u64), record: Result<&[u8], DamagedRecord>| {
             let is_within = *of == key && (from..=to).contains(ordinal);
@@ -280,7 +298,8 @@ impl StateQuery {
 
     fn key(&self, tables: &ReadTables, id: &ConversationId) -> Result<Option<u64>, Failure> {
         let known = self.0.iter().find_map(|piece| piece.key);
-        known.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))
+        let life = self.0.first().map(|latest| latest.conversation.life);
+        known.map_or_else(|| key_of(tables, id, life), |key| Ok(Some(key)))
     }
 
     /// Returns the open turns without the damaged ones.
@@ -354,7 +373,7 @@ impl StaleQuery {
     fn open(&self) -> BTreeMap<(&ConversationId, &str), &[u8]> {
         let mut open = BTreeMap::new();
         // The pieces of the immutable table come first, so a later change of a turn replaces an earlier one.
-        for piece in self.0.all() {
+        for piece in self.0.present() {
             for (turn_id, change) in piece.changes() {
                 let place = (&piece.conversation.id, turn_id);
                 match change {
@@ -412,7 +431,7 @@ impl StaleQuery {
             if (*key, *turn_id) == from {
                 return Ok(ControlFlow::Continue(()));
             }
-            match if_stale(tables, *key, head, before) {
+            match self.if_stale(tables, *key, head, before) {
                 Ok(Some(found)) if self.0.has(&found.conversation_id, &found.turn_id) => {}
                 Ok(found) => stale.extend(found),
                 // A damaged turn must not hide all others.
@@ -423,18 +442,25 @@ impl StaleQuery {
         })?;
         Ok(stale)
     }
-}
 
-fn if_stale(
-    tables: &ReadTables,
-    key: u64,
-    head: Result<&[u8], DamagedRecord>,
-    before: StaleBefore,
-) -> Result<Option<StaleTurn>, Failure> {
-    let staged = StagedHead::decode(head?)?;
-    if !before.is_stale(staged.last_event_at, &staged.head) {
-        return Ok(None);
+    /// Returns the open turn of a row, if it is stale and was not erased.
+    fn if_stale(
+        &self,
+        tables: &ReadTables,
+        key: u64,
+        head: Result<&[u8], DamagedRecord>,
+        before: StaleBefore,
+    ) -> Result<Option<StaleTurn>, Failure> {
+        if tables.is_erased(key)? {
+            return Ok(None);
+        }
+        let staged = StagedHead::decode(head?)?;
+        if !before.is_stale(staged.last_event_at, &staged.head) {
+            return Ok(None);
+        }
+        let conversation = tables.conversation(key)?;
+        let is_erased = self.0.erased().contains(&conversation.life);
+        let turn_id = staged.turn_id;
+        Ok((!is_erased).then_some(StaleTurn { conversation_id: conversation.id, turn_id }))
     }
-    let conversation_id = tables.conversation(key)?.id;
-    Ok(Some(StaleTurn { conversation_id, turn_id: staged.turn_id }))
 }

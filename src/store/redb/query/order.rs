@@ -1,11 +1,11 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::LeftOut;
-use crate::store::contract::{PositionedTurn, SealedPage};
+use crate::store::contract::{Life, PositionedTurn, SealedPage};
 use crate::store::position::{Lineage, Position};
-use crate::store::redb::memtable::Memtable;
+use crate::store::redb::memtable::{Memtable, OrderedTurn, Place};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::guarded::visit_from;
 use crate::store::redb::tables::read::ReadTables;
@@ -32,14 +32,19 @@ pub(crate) struct OrderQuery {
     /// The number of positions after `after` that are in the tables. The positions in the memtable follow them.
     in_tables: u64,
     recent: Vec<Recent>,
+    /// The lives that were erased in the memtable. The tables do not know of that.
+    erased: HashSet<Life>,
+    /// The last position of the page.
+    last: u64,
     /// Whether no turn follows the turns of `recent`. Positions without a turn may follow.
     is_last: bool,
 }
 
-/// A turn whose position is in the memtable.
+/// A turn whose position is in the memtable, and which was not erased in the memtable.
 struct Recent {
     position: u64,
     conversation_id: ConversationId,
+    life: Life,
     ordinal: Ordinal,
     /// The record of the turn. `None` if the record is in the tables already.
     record: Option<Arc<[u8]>>,
@@ -55,15 +60,18 @@ impl OrderQuery {
         let limit = limit.min(SealedPage::MAX_POSITIONS);
         let in_tables = (memtable.first_position() - 1).saturating_sub(after).min(limit as u64);
         let left = limit.saturating_sub(usize::try_from(in_tables).unwrap_or(limit));
-        let recent = memtable.sealed_after(after).take(left).map(|(position, id, ordinal, record)| Recent {
-            position,
-            conversation_id: id.clone(),
-            ordinal,
-            record: record.map(Arc::clone),
-        });
-        let recent: Vec<_> = recent.collect();
-        let is_last = recent.len() < left;
-        Some(Self { after, latest, in_tables, recent, is_last })
+        let (mut recent, mut visited, mut last) = (Vec::new(), 0, after + in_tables);
+        for OrderedTurn { position, conversation_id, life, ordinal, place } in memtable.sealed_after(after).take(left) {
+            (visited, last) = (visited + 1, position);
+            let record = match place {
+                Place::Here(record) => Some(Arc::clone(record)),
+                Place::Tables => None,
+                Place::Erased => continue,
+            };
+            recent.push(Recent { position, conversation_id: conversation_id.clone(), life, ordinal, record });
+        }
+        let erased = if in_tables > 0 { memtable.contents().erased().clone() } else { HashSet::new() };
+        Some(Self { after, latest, in_tables, recent, erased, last, is_last: visited < left })
     }
 
     pub(crate) fn needs_tables(&self) -> bool {
@@ -112,7 +120,7 @@ impl OrderQuery {
                     return Ok(ControlFlow::Break(()));
                 }
                 let position = at(*position);
-                match read(tables, value, position, &mut ids) {
+                match read(tables, value, position, &self.erased, &mut ids) {
                     Ok(Some(turn)) => {
                         is_cut = is_full(&turn.turn);
                         page.turns.push(turn);
@@ -134,15 +142,16 @@ impl OrderQuery {
             page.next = at(last);
         }
         for recent in self.recent {
-            let Recent { position, conversation_id, ordinal, record } = recent;
+            let Recent { position, conversation_id, life, ordinal, record } = recent;
             let position = at(position);
             let turn = match record {
-                Some(record) => record::decode_sealed(ordinal, &record).map_err(Failure::from),
-                None => turn_in_tables(tables, &conversation_id, ordinal),
+                Some(record) => record::decode_sealed(ordinal, &record).map(Some).map_err(Failure::from),
+                None => turn_in_tables(tables, &conversation_id, life, ordinal),
             };
             page.next = position;
             match turn {
-                Ok(turn) => {
+                Ok(None) => {}
+                Ok(Some(turn)) => {
                     let is_full = is_full(&turn);
                     page.turns.push(PositionedTurn { position, conversation_id, turn });
                     if is_full {
@@ -155,20 +164,25 @@ impl OrderQuery {
                 Err(failure) => return Err(failure),
             }
         }
-        if self.is_last {
-            page.next = page.latest;
-        }
+        page.next = if self.is_last { page.latest } else { at(self.last) };
         Ok(page)
     }
 }
 
-/// Returns a turn from the tables, as its piece is no longer in the memtable.
-fn turn_in_tables(tables: Option<&ReadTables>, id: &ConversationId, ordinal: Ordinal) -> Result<StoredTurn, Failure> {
-    let key = tables.map(|tables| tables.search_key_of(id)).transpose()?.flatten();
-    match (tables, key) {
-        (Some(tables), Some(key)) => tables.turn(key, ordinal),
-        _ => Err(DamagedRecord::new(Keys::WHAT, RecordFlaw::Missing).into()),
+/// Returns a turn from the tables, as its piece is no longer in the memtable. `None` if the turn was erased.
+fn turn_in_tables(
+    tables: Option<&ReadTables>,
+    id: &ConversationId,
+    life: Life,
+    ordinal: Ordinal,
+) -> Result<Option<StoredTurn>, Failure> {
+    let missing = || Failure::from(DamagedRecord::new(Keys::WHAT, RecordFlaw::Missing));
+    let tables = tables.ok_or_else(missing)?;
+    if tables.has_erasure(life)? {
+        return Ok(None);
     }
+    let key = tables.search_key_of(id)?.ok_or_else(missing)?;
+    tables.turn(key, ordinal).map(Some)
 }
 
 /// Returns the turn of a row of the order. `None` if the turn was erased.
@@ -176,12 +190,24 @@ fn read(
     tables: &ReadTables,
     record: Result<&[u8], DamagedRecord>,
     position: Position,
-    ids: &mut HashMap<u64, ConversationId>,
+    erased: &HashSet<Life>,
+    ids: &mut HashMap<u64, Option<ConversationId>>,
 ) -> Result<Option<PositionedTurn>, Failure> {
     let AtPosition::Sealed { key, ordinal } = AtPosition::decode(record?)? else { return Ok(None) };
     let conversation_id = match ids.get(&key) {
         Some(id) => id.clone(),
-        None => ids.entry(key).or_insert(tables.search_id_of(key)?).clone(),
+        None => ids.entry(key).or_insert(id_of(tables, key, erased)?).clone(),
     };
+    let Some(conversation_id) = conversation_id else { return Ok(None) };
     Ok(Some(PositionedTurn { position, conversation_id, turn: tables.turn(key, ordinal)? }))
+}
+
+/// Returns the id of the conversation with this key. `None` if it was erased, in the tables or as one of these lives.
+fn id_of(tables: &ReadTables, key: u64, erased: &HashSet<Life>) -> Result<Option<ConversationId>, Failure> {
+    match tables.conversation(key) {
+        Ok(record) => Ok((!erased.contains(&record.life)).then_some(record.id)),
+        Err(Failure::Record(_)) if tables.is_erased(key)? => Ok(None),
+        Err(Failure::Record(_)) => tables.search_id_of(key).map(Some),
+        Err(failure) => Err(failure),
+    }
 }

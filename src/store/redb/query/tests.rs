@@ -131,7 +131,14 @@ fn step(files: &Files) -> bool {
         let sums = Sums { tally, digest: 0, rolled_up: memtable.rolled_up_then(), to: to.clone() };
         let (pieces, runs, newest) = (Vec::new(), Vec::new(), memtable.last_row());
         let txn = files.write_tables().unwrap();
-        let moving = Transfer { pieces, runs, checkpoint: None, newest, sums: Some(sums) };
+        let moving = Transfer {
+            pieces,
+            runs,
+            checkpoint: None,
+            newest,
+            last_row: memtable.rolled_up_then().row,
+            sums: Some(sums),
+        };
         moving.write(&txn, files.hasher()).unwrap();
         txn.commit().unwrap();
         memtable.summed(to);
@@ -140,7 +147,14 @@ fn step(files: &Files) -> bool {
     }
     let (pieces, _) = memtable.next_to_move(1);
     let (runs, _) = memtable.next_runs(usize::from(pieces.is_empty()));
-    let moving = Transfer { pieces, runs, checkpoint: None, newest: JournalMark::default(), sums: None };
+    let moving = Transfer {
+        pieces,
+        runs,
+        checkpoint: None,
+        newest: JournalMark::default(),
+        last_row: memtable.rolled_up_then().row,
+        sums: None,
+    };
     let txn = files.write_tables().unwrap();
     let keys = moving.write(&txn, files.hasher()).unwrap();
     moving.add_to(&files.filter(), &keys, files.hasher());

@@ -11,14 +11,16 @@ use super::index::{self, TurnHasher};
 use super::indexed::Indexed;
 use super::meta::ReadMeta;
 use super::record::damaged::{DamagedRecord, RecordFlaw};
+use super::record::erasure::Erasure;
 use super::record::{self, conversation::ConversationRecord};
 use super::rollups::ReadRollups;
 use super::row::{Row, Rows};
 use super::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps,
-    OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, ERASED, ERASURES, Erased, Erasures, INDEX, KEYS, Keys,
+    OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
 use super::turn_filter::TurnFilter;
+use crate::store::contract::Life;
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
 /// One consistent state of the tables. Each table is opened when it is first needed.
@@ -34,6 +36,8 @@ pub(crate) struct ReadTables {
     open_steps: Lazy<StepKey, Row<OpenTurnSteps>>,
     positions: Lazy<u64, Row<Positions>>,
     activity: Lazy<(u64, &'static str), Row<Activity>>,
+    erased: Lazy<u64, Row<Erased>>,
+    erasures: Lazy<u64, Row<Erasures>>,
 }
 
 struct Lazy<K: Key + 'static, V: Value + 'static> {
@@ -69,6 +73,8 @@ impl ReadTables {
             open_steps: Lazy::new(OPEN_STEPS),
             positions: Lazy::new(POSITIONS),
             activity: Lazy::new(ACTIVITY),
+            erased: Lazy::new(ERASED),
+            erasures: Lazy::new(ERASURES),
         }
     }
 
@@ -139,6 +145,37 @@ impl ReadTables {
             }
             key => key,
         }
+    }
+
+    /// Returns the key of this life of a conversation; `None` if it has no key, also if it was erased.
+    pub(crate) fn key_of_life(&self, id: &ConversationId, life: Life) -> Result<Option<u64>, Failure> {
+        let Some(key) = self.key_of(id)? else { return Ok(None) };
+        Ok((self.conversation(key)?.life == life).then_some(key))
+    }
+
+    /// Returns whether the conversation with this key was erased.
+    pub(crate) fn is_erased(&self, key: u64) -> Result<bool, Failure> {
+        Ok(look_up::<Erased>(self.erased.of(&self.txn)?, &key)?.is_some())
+    }
+
+    /// Returns whether the tables have the erasure of this life, whose rows are not all removed yet.
+    pub(crate) fn has_erasure(&self, life: Life) -> Result<bool, Failure> {
+        Ok(look_up::<Erasures>(self.erasures.of(&self.txn)?, &life.0)?.is_some())
+    }
+
+    /// Returns the first erasure whose rows can be removed: the tables and their sums have everything up to the row
+    /// `last` of the journal.
+    pub(crate) fn next_erasure(&self, last: u64) -> Result<Option<Erasure>, Failure> {
+        for row in self.erasures.of(&self.txn)?.iter()? {
+            let (life, value) = row?;
+            // A repair makes a damaged row anew.
+            let erasure =
+                value.value().verify(&life.value()).and_then(|bytes| Erasure::decode(Life(life.value()), bytes));
+            if let Some(erasure) = erasure.ok().filter(|erasure| erasure.row <= last) {
+                return Ok(Some(erasure));
+            }
+        }
+        Ok(None)
     }
 
     /// Like [`ReadTables::key_of`], but also finds a key whose row is damaged.

@@ -17,9 +17,10 @@ use super::record::damaged::{DamagedRecord, RecordFlaw};
 use super::record::{decode_plain, encode_plain};
 use super::row::{self, KeyOf, Row, Rows};
 use super::schema::{
-    CONVERSATION_SUMS, COSTS, ConversationSumRows, CostKey, Costs, LABELS, Labels, ROLLUPS, RollupKey, Rollups,
+    CONVERSATION_SUMS, COSTS, ConversationSumRows, CostKey, Costs, ERASED_COSTS, ERASED_ROLLUPS, ErasedCosts,
+    ErasedRollups, LABELS, Labels, ROLLUPS, RollupKey, Rollups,
 };
-use crate::report::{ConversationSums, Cost, Level, Period, Quarter, Rollup, RollupLabel};
+use crate::report::{BreakdownRow, ConversationSums, Cost, Level, Period, Quarter, Rollup, RollupLabel};
 
 /// Returns the number of a level in a key.
 pub(crate) fn code_of(level: Level) -> u8 {
@@ -50,6 +51,8 @@ pub(crate) struct WriteRollups<'txn> {
     rollups: Table<'txn, RollupKey, Row<Rollups>>,
     costs: Table<'txn, CostKey, Row<Costs>>,
     conversations: Table<'txn, (u32, u64), Row<ConversationSumRows>>,
+    erased_rollups: Table<'txn, RollupKey, Row<ErasedRollups>>,
+    erased_costs: Table<'txn, RollupKey, Row<ErasedCosts>>,
     /// The keys of the labels that were looked up so far.
     known: HashMap<RollupLabel, u64>,
     /// The number of bytes by which the rows have grown.
@@ -63,6 +66,8 @@ impl<'txn> WriteRollups<'txn> {
             rollups: txn.open_table(ROLLUPS)?,
             costs: txn.open_table(COSTS)?,
             conversations: txn.open_table(CONVERSATION_SUMS)?,
+            erased_rollups: txn.open_table(ERASED_ROLLUPS)?,
+            erased_costs: txn.open_table(ERASED_COSTS)?,
             known: HashMap::new(),
             growth: 0,
         })
@@ -122,12 +127,65 @@ impl<'txn> WriteRollups<'txn> {
         Ok(())
     }
 
+    /// Moves what erased turns have added to the sums of this generation to the sums of erased turns.
+    pub(crate) fn erase<'a>(
+        &mut self,
+        generation: u32,
+        parts: impl Iterator<Item = (Quarter, &'a RollupLabel, &'a BreakdownRow)>,
+    ) -> Result<(), Failure> {
+        let mut rows: BTreeMap<RollupKey, BreakdownRow> = BTreeMap::new();
+        for (quarter, label, part) in parts {
+            let label = self.hash(label)?;
+            for level in Level::ALL {
+                rows.entry((code_of(level), level.start_of(quarter).get(), label)).or_default().add(part);
+            }
+        }
+        for (key, BreakdownRow { rollup, cost }) in rows {
+            self.growth += take_from(&mut self.rollups, &key, 17, &rollup, Rollup::subtract)?;
+            self.growth += add_to(&mut self.erased_rollups, &key, 17, &mut rollup.clone(), Rollup::add)?;
+            if cost == Cost::default() {
+                continue;
+            }
+            let of_generation = (generation, key.0, key.1, key.2);
+            self.growth += take_from(&mut self.costs, &of_generation, 21, &cost, Cost::subtract)?;
+            self.growth += add_to(&mut self.erased_costs, &key, 17, &mut cost.clone(), Cost::add)?;
+        }
+        Ok(())
+    }
+
+    /// Subtracts from the sums of a conversation, in one generation.
+    pub(crate) fn take_from_conversation(
+        &mut self,
+        generation: u32,
+        key: u64,
+        sums: &ConversationSums,
+    ) -> Result<(), Failure> {
+        let key = (generation, key);
+        self.growth += take_from(&mut self.conversations, &key, 12, sums, ConversationSums::subtract)?;
+        Ok(())
+    }
+
+    /// Removes the sums of a conversation, in one generation.
+    pub(crate) fn remove_conversation(&mut self, generation: u32, key: u64) -> Result<(), Failure> {
+        let removed =
+            self.conversations.remove((generation, key))?.map_or(0, |row| 12 + row.value().unverified().len());
+        self.growth += growth(0, removed);
+        Ok(())
+    }
+
     /// Removes rows of all generations but this one, at most `limit` rows of each table.
     pub(crate) fn remove_other_generations(&mut self, generation: u32, limit: usize) -> Result<(), Failure> {
         let removed = remove_others(&mut self.costs, 21, limit, |key| key.0 == generation)?
             + remove_others(&mut self.conversations, 12, limit, |key| key.0 == generation)?;
         self.growth += growth(0, removed);
         Ok(())
+    }
+
+    /// Makes the sums of erased turns agree: removes sums whose label is unknown, and computes those of the longer levels
+    /// anew from those of the quarters.
+    pub(crate) fn mend_erased(&mut self) -> Result<(), Failure> {
+        mend(&mut self.erased_rollups, &self.labels, Rollup::add)?;
+        mend(&mut self.erased_costs, &self.labels, Cost::add)
     }
 
     /// Returns the key of a label. A label without a row gets one.
@@ -213,12 +271,59 @@ fn add_to<T: Rows, V: serde::Serialize + serde::de::DeserializeOwned>(
     Ok(growth(key_bytes + record.len(), before_bytes))
 }
 
+/// Removes the rows of a table of sums that have no label, and computes those of the longer levels anew from those of the
+/// quarters.
+fn mend<T: for<'a> Rows<Key = RollupKey>, V: serde::Serialize + serde::de::DeserializeOwned + Default>(
+    table: &mut Table<'_, RollupKey, Row<T>>,
+    labels: &Table<'_, u64, Row<Labels>>,
+    add: impl Fn(&mut V, &V),
+) -> Result<(), Failure> {
+    let mut sums: BTreeMap<RollupKey, V> = BTreeMap::new();
+    for row in table.iter()? {
+        let (key, value) = row?;
+        let key = key.value();
+        if key.0 != code_of(Level::Quarter) || labels.get(key.2)?.is_none() {
+            continue;
+        }
+        let sum = decode::<T, V>(&key, value.value())?;
+        for level in Level::ALL {
+            let start = level.start_of(Quarter::new(key.1)).get();
+            add(sums.entry((code_of(level), start, key.2)).or_default(), &sum);
+        }
+    }
+    table.retain(|_, _| false)?;
+    for (key, sum) in sums {
+        let mut record = encode_plain(T::WHAT, &sum)?;
+        table.insert(key, row::seal(&key, &mut record))?;
+    }
+    Ok(())
+}
+
+/// Subtracts a value from the value of a row, which stays even if nothing is left. Returns the number of bytes by which
+/// the row has grown. If the row is damaged or missing, nothing is subtracted: a check finds that such sums are wrong.
+fn take_from<T: Rows, V: serde::Serialize + serde::de::DeserializeOwned>(
+    table: &mut Table<'_, T::Key, Row<T>>,
+    key: &KeyOf<'_, T>,
+    key_bytes: usize,
+    part: &V,
+    subtract: impl Fn(&mut V, &V),
+) -> Result<i64, Failure> {
+    let before = table.get(key)?.map(|row| (decode::<T, V>(key, row.value()), row.value().unverified().len()));
+    let Some((Ok(mut sum), bytes)) = before else { return Ok(0) };
+    subtract(&mut sum, part);
+    let mut record = encode_plain(T::WHAT, &sum)?;
+    table.insert(key, row::seal(key, &mut record))?;
+    Ok(growth(key_bytes + record.len(), key_bytes + bytes))
+}
+
 /// The tables of sums in a read transaction.
 pub(crate) struct ReadRollups {
     pub(crate) labels: ReadOnlyTable<u64, Row<Labels>>,
     pub(crate) rollups: ReadOnlyTable<RollupKey, Row<Rollups>>,
     pub(crate) costs: ReadOnlyTable<CostKey, Row<Costs>>,
     pub(crate) conversations: ReadOnlyTable<(u32, u64), Row<ConversationSumRows>>,
+    pub(crate) erased_rollups: ReadOnlyTable<RollupKey, Row<ErasedRollups>>,
+    pub(crate) erased_costs: ReadOnlyTable<RollupKey, Row<ErasedCosts>>,
 }
 
 impl ReadRollups {
@@ -228,6 +333,8 @@ impl ReadRollups {
             rollups: txn.open_table(ROLLUPS)?,
             costs: txn.open_table(COSTS)?,
             conversations: txn.open_table(CONVERSATION_SUMS)?,
+            erased_rollups: txn.open_table(ERASED_ROLLUPS)?,
+            erased_costs: txn.open_table(ERASED_COSTS)?,
         })
     }
 
@@ -256,7 +363,8 @@ impl ReadRollups {
         )
     }
 
-    /// Calls `each` with each rollup of a range and the hash of its label, if `is_wanted` selects the label.
+    /// Calls `each` with each rollup of a range and the hash of its label, if `is_wanted` selects the label. Then it calls
+    /// `each` with the rollups of erased turns.
     pub(crate) fn each_rollup(
         &self,
         level: Level,
@@ -274,11 +382,20 @@ impl ReadRollups {
                 each(key.2, row.and_then(|row| decode_plain(Rollups::WHAT, row)))?;
             }
             Ok(ControlFlow::Continue(()))
+        })?;
+        visit_from::<ErasedRollups>(&self.erased_rollups, &from, |key, row| {
+            if row.is_ok() && *key >= to {
+                return Ok(ControlFlow::Break(()));
+            }
+            if is_wanted(key.2)? {
+                each(key.2, row.and_then(|row| decode_plain(ErasedRollups::WHAT, row)))?;
+            }
+            Ok(ControlFlow::Continue(()))
         })
     }
 
     /// Calls `each` with each cost of a range, of one generation, and the hash of its label, if `is_wanted` selects the
-    /// label.
+    /// label. Then it calls `each` with the costs of erased turns.
     pub(crate) fn each_cost(
         &self,
         generation: u32,
@@ -288,14 +405,22 @@ impl ReadRollups {
         mut each: impl FnMut(u64, Result<Cost, DamagedRecord>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let code = code_of(level);
-        let from = (generation, code, range.start().get(), 0);
-        let to = (generation, code, range.end().get(), 0);
-        visit_from::<Costs>(&self.costs, &from, |key, row| {
-            if row.is_ok() && *key >= to {
+        let (start, end) = (range.start().get(), range.end().get());
+        visit_from::<Costs>(&self.costs, &(generation, code, start, 0), |key, row| {
+            if row.is_ok() && *key >= (generation, code, end, 0) {
                 return Ok(ControlFlow::Break(()));
             }
             if is_wanted(key.3)? {
                 each(key.3, row.and_then(|row| decode_plain(Costs::WHAT, row)))?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        visit_from::<ErasedCosts>(&self.erased_costs, &(code, start, 0), |key, row| {
+            if row.is_ok() && *key >= (code, end, 0) {
+                return Ok(ControlFlow::Break(()));
+            }
+            if is_wanted(key.2)? {
+                each(key.2, row.and_then(|row| decode_plain(ErasedCosts::WHAT, row)))?;
             }
             Ok(ControlFlow::Continue(()))
         })

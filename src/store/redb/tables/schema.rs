@@ -137,6 +137,46 @@ impl Rows for ConversationSumRows {
     const WHAT: &'static str = "sums of a conversation";
 }
 
+/// The rows of [`ERASED`].
+#[derive(Debug)]
+pub(crate) struct Erased;
+
+impl Rows for Erased {
+    type Key = u64;
+    const NAME: &'static str = "erased";
+    const WHAT: &'static str = "note of an erased conversation";
+}
+
+/// The rows of [`ERASURES`].
+#[derive(Debug)]
+pub(crate) struct Erasures;
+
+impl Rows for Erasures {
+    type Key = u64;
+    const NAME: &'static str = "erasures";
+    const WHAT: &'static str = "erasure";
+}
+
+/// The rows of [`ERASED_ROLLUPS`].
+#[derive(Debug)]
+pub(crate) struct ErasedRollups;
+
+impl Rows for ErasedRollups {
+    type Key = RollupKey;
+    const NAME: &'static str = "erased_rollups";
+    const WHAT: &'static str = "rollup of erased turns";
+}
+
+/// The rows of [`ERASED_COSTS`].
+#[derive(Debug)]
+pub(crate) struct ErasedCosts;
+
+impl Rows for ErasedCosts {
+    type Key = RollupKey;
+    const NAME: &'static str = "erased_costs";
+    const WHAT: &'static str = "cost of erased turns";
+}
+
 /// From a conversation's id to its key. Ids are long, and most keys below need the conversation, so they have this
 /// short key instead.
 pub(crate) const KEYS: TableDefinition<&str, Row<Keys>> = TableDefinition::new(Keys::NAME);
@@ -167,6 +207,18 @@ pub(crate) const COSTS: TableDefinition<CostKey, Row<Costs>> = TableDefinition::
 /// From (generation, conversation) to the cost and other sums of the conversation.
 pub(crate) const CONVERSATION_SUMS: TableDefinition<(u32, u64), Row<ConversationSumRows>> =
     TableDefinition::new(ConversationSumRows::NAME);
+
+/// From the key of a conversation that was erased to the number of its sealed turns. The rows stay, because positions
+/// lead to these turns.
+pub(crate) const ERASED: TableDefinition<u64, Row<Erased>> = TableDefinition::new(Erased::NAME);
+/// From a life that was erased to the key of its conversation. The rows of the key are still to be removed; then this
+/// row goes too.
+pub(crate) const ERASURES: TableDefinition<u64, Row<Erasures>> = TableDefinition::new(Erasures::NAME);
+/// Like [`ROLLUPS`], for turns that were erased.
+pub(crate) const ERASED_ROLLUPS: TableDefinition<RollupKey, Row<ErasedRollups>> =
+    TableDefinition::new(ErasedRollups::NAME);
+/// Like [`COSTS`], for turns that were erased. They keep the costs that they had, so the rows have no generation.
+pub(crate) const ERASED_COSTS: TableDefinition<RollupKey, Row<ErasedCosts>> = TableDefinition::new(ErasedCosts::NAME);
 
 /// From (conversation, ordinal) to the row that a repair took out of [`TURNS`], or to nothing if the turn was missing.
 /// The table exists only after a repair that needed it. The ordinals in it are not given again.
@@ -252,6 +304,10 @@ pub(crate) fn visit_tables(visitor: &mut impl TableVisitor) -> Result<(), Failur
     visitor.visit_rows(ROLLUPS)?;
     visitor.visit_rows(COSTS)?;
     visitor.visit_rows(CONVERSATION_SUMS)?;
+    visitor.visit_rows(ERASED)?;
+    visitor.visit_rows(ERASURES)?;
+    visitor.visit_rows(ERASED_ROLLUPS)?;
+    visitor.visit_rows(ERASED_COSTS)?;
     visitor.visit(LOST_TURNS, Role::Lost)?;
     visitor.visit(LOST_OPEN_TURNS, Role::Lost)?;
     visitor.visit(LOST_OPEN_STEPS, Role::Lost)?;

@@ -1,20 +1,24 @@
-use redb::{Database, ReadableTable, Table, Value, WriteTransaction};
+use redb::{Database, ReadableTable, ReadableTableMetadata, Table, TableHandle, Value, WriteTransaction};
 
 use super::failure::Failure;
 use super::index::{self, TurnHasher};
 use super::indexed::Indexed;
 use super::journal_mark::JournalMark;
 use super::meta::WriteMeta;
-use super::read::{read_key, search_key};
+use super::read::{read_conversation, read_key, search_key};
 use super::record;
 use super::record::at_position::AtPosition;
 use super::record::conversation::ConversationRecord;
+use super::record::damaged::DamagedRecord;
+use super::record::erasure::Erasure;
 use super::row::{self, Row};
 use super::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps,
-    OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, ERASED, ERASURES, Erased, Erasures, INDEX, KEYS, Keys,
+    LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS,
+    Positions, StepKey, TURNS, Turns,
 };
-use crate::turn::{ConversationId, Ordinal};
+use crate::store::contract::Life;
+use crate::turn::{ConversationId, Ordinal, StoredTurn};
 
 /// Begins a transaction on a main file, whose commit returns when it is durable.
 pub(crate) fn begin_write(tables: &Database) -> Result<WriteTransaction, Failure> {
@@ -38,6 +42,8 @@ pub(crate) struct WriteTables<'txn> {
     open_steps: Table<'txn, StepKey, Row<OpenTurnSteps>>,
     positions: Table<'txn, u64, Row<Positions>>,
     activity: Table<'txn, (u64, &'static str), Row<Activity>>,
+    erased: Table<'txn, u64, Row<Erased>>,
+    erasures: Table<'txn, u64, Row<Erasures>>,
     /// The value that is being written, with its checksum. The buffer is kept between rows to reuse its memory.
     value: Vec<u8>,
     hasher: TurnHasher,
@@ -61,6 +67,8 @@ impl<'txn> WriteTables<'txn> {
             open_steps: txn.open_table(OPEN_STEPS)?,
             positions: txn.open_table(POSITIONS)?,
             activity: txn.open_table(ACTIVITY)?,
+            erased: txn.open_table(ERASED)?,
+            erasures: txn.open_table(ERASURES)?,
             value: Vec::new(),
             hasher,
             next_key,
@@ -70,21 +78,14 @@ impl<'txn> WriteTables<'txn> {
 
     /// Returns the key of a conversation. A conversation without a key gets the next one.
     pub(crate) fn key_of(&mut self, id: &ConversationId) -> Result<u64, Failure> {
-        let key = match read_key(&self.keys, id) {
-            Ok(Some(key)) => return Ok(key),
-            Ok(None) => self.new_key(),
-            // This damage must not stop the checkpoint for all other conversations. A new key would separate the new
-            // turns from earlier ones, so the old key is searched for.
-            Err(Failure::Record(damaged)) => {
-                let is_there = self.keys.get(id.as_str())?.is_some();
-                match search_key(&self.conversations, &self.activity, id)? {
-                    Some(key) => key,
-                    None if is_there => return Err(damaged.into()),
-                    // The damaged row is that of another id.
-                    None => self.new_key(),
-                }
+        let key = match self.find_key(id)? {
+            Some((key, true)) => return Ok(key),
+            Some((key, false)) => key,
+            None => {
+                let key = self.next_key;
+                self.next_key = key.saturating_add(1);
+                key
             }
-            Err(failure) => return Err(failure),
         };
         let id = id.as_str();
         self.fill(&key.to_le_bytes());
@@ -94,10 +95,173 @@ impl<'txn> WriteTables<'txn> {
         Ok(key)
     }
 
-    fn new_key(&mut self) -> u64 {
-        let key = self.next_key;
-        self.next_key = key.saturating_add(1);
-        key
+    /// Returns the key of a conversation, if it has one, and whether the row with the key is sound.
+    fn find_key(&self, id: &ConversationId) -> Result<Option<(u64, bool)>, Failure> {
+        match read_key(&self.keys, id) {
+            // This damage must not stop the checkpoint for all other conversations. A new key would separate the new
+            // turns from earlier ones, so the old key is searched for.
+            Err(Failure::Record(damaged)) => {
+                let is_there = self.keys.get(id.as_str())?.is_some();
+                match search_key(&self.conversations, &self.activity, id)? {
+                    Some(key) => Ok(Some((key, false))),
+                    None if is_there => Err(damaged.into()),
+                    // The damaged row is that of another id.
+                    None => Ok(None),
+                }
+            }
+            key => Ok(key?.map(|key| (key, true))),
+        }
+    }
+
+    /// Returns the key of this life of a conversation, also if it was erased and not all of its rows are removed yet.
+    /// `None` if no row has this life.
+    pub(crate) fn key_of_life(&mut self, id: &ConversationId, life: Life) -> Result<Option<u64>, Failure> {
+        // Without an erasure, a conversation has only one life that is in the tables or on its way to them.
+        if self.erasures.is_empty()? {
+            return self.key_of(id).map(Some);
+        }
+        if let Some((key, _)) = self.find_key(id)? {
+            match read_conversation(&self.conversations, key) {
+                Ok(there) if there.life == life => return Ok(Some(key)),
+                Err(Failure::Record(_)) => return Ok(Some(key)),
+                Ok(_) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        let Some(row) = self.erasures.get(life.0)? else { return Ok(None) };
+        Ok(Some(Erasure::decode(life, row.value().verify(&life.0)?)?.key))
+    }
+
+    /// Erases the life `life` of a conversation, if the tables have it: the id leads to nothing any more. The rows of its
+    /// key stay for now, see [`Erasure`], which also says what `row` is.
+    pub(crate) fn erase(&mut self, id: &ConversationId, life: Life, row: u64) -> Result<(), Failure> {
+        let Some((key, _)) = self.find_key(id)? else { return Ok(()) };
+        let record = match read_conversation(&self.conversations, key) {
+            Ok(record) if record.life != life => return Ok(()),
+            Err(Failure::Record(_)) => None,
+            record => Some(record?),
+        };
+        let place = match &record {
+            Some(record) => record.activity().map(|(moment, _)| moment),
+            // The moment is unknown.
+            None => self.place_of(id)?,
+        };
+        if let Some(moment) = place {
+            let removed = self.activity.remove((moment, id.as_str()))?.map(|row| row.value().unverified().len());
+            self.grow(0, removed.map_or(0, |bytes| size_of::<u64>() + id.as_str().len() + bytes));
+        }
+        let removed = self.keys.remove(id.as_str())?.map(|row| row.value().unverified().len());
+        self.grow(0, removed.map_or(0, |bytes| id.as_str().len() + bytes));
+        let removed = self.conversations.remove(key)?.map(|row| row.value().unverified().len());
+        self.grow(0, removed.map_or(0, |bytes| size_of::<u64>() + bytes));
+        let last = self.turns.range((key, 0)..=(key, u64::MAX))?.next_back().transpose()?;
+        let last = last.map_or(0, |(place, _)| place.value().1);
+        let sealed_turns = record.map_or(last, |record| record.sealed_turns);
+        self.note_erased(key, sealed_turns)?;
+        self.note_erasure(&Erasure { life, key, row })
+    }
+
+    /// Returns the moment in a conversation's row by activity. Reads all of these rows.
+    fn place_of(&self, id: &ConversationId) -> Result<Option<u64>, Failure> {
+        for row in self.activity.iter()? {
+            let (place, _) = row?;
+            let (moment, of) = place.value();
+            if of == id.as_str() {
+                return Ok(Some(moment));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes that the conversation with this key was erased, which had this number of sealed turns.
+    pub(crate) fn note_erased(&mut self, key: u64, sealed_turns: u64) -> Result<(), Failure> {
+        self.fill(&sealed_turns.to_le_bytes());
+        let before = self.erased.insert(key, row::seal(&key, &mut self.value))?;
+        let before = before.map(|row| row.value().unverified().len());
+        self.grow(size_of::<u64>() + self.value.len(), before.map_or(0, |bytes| size_of::<u64>() + bytes));
+        Ok(())
+    }
+
+    /// Notes that the rows of an erased conversation are still to be removed.
+    pub(crate) fn note_erasure(&mut self, erasure: &Erasure) -> Result<(), Failure> {
+        self.fill(&erasure.encode());
+        let life = erasure.life.0;
+        let before = self.erasures.insert(life, row::seal(&life, &mut self.value))?;
+        let before = before.map(|row| row.value().unverified().len());
+        self.grow(size_of::<u64>() + self.value.len(), before.map_or(0, |bytes| size_of::<u64>() + bytes));
+        Ok(())
+    }
+
+    /// Removes some open turns of an erased conversation and their steps, at most `limit` rows. Returns how many rows
+    /// were removed.
+    pub(crate) fn remove_open(&mut self, key: u64, limit: usize) -> Result<usize, Failure> {
+        let mut steps = Vec::new();
+        for row in self.open_steps.range((key, "", 0)..)?.take(limit) {
+            let (place, row) = row?;
+            let (of, turn_id, step) = place.value();
+            if of != key {
+                break;
+            }
+            steps.push((turn_id.to_owned(), step, bytes_of_step_key(&place.value()) + row.value().unverified().len()));
+        }
+        for (turn_id, step, bytes) in &steps {
+            self.open_steps.remove((key, turn_id.as_str(), *step))?;
+            self.grow(0, *bytes);
+        }
+        let mut turns = Vec::new();
+        for row in self.open_turns.range((key, "")..)?.take(limit - steps.len()) {
+            let (place, row) = row?;
+            let (of, turn_id) = place.value();
+            if of != key {
+                break;
+            }
+            turns.push((turn_id.to_owned(), size_of::<u64>() + turn_id.len() + row.value().unverified().len()));
+        }
+        for (turn_id, bytes) in &turns {
+            self.open_turns.remove((key, turn_id.as_str()))?;
+            self.grow(0, *bytes);
+        }
+        Ok(steps.len() + turns.len())
+    }
+
+    /// Removes the first turns of an erased conversation, at most `limit`, and returns them. A turn that cannot be read
+    /// is an error in its place.
+    pub(crate) fn remove_turns(
+        &mut self,
+        key: u64,
+        limit: usize,
+    ) -> Result<Vec<Result<StoredTurn, DamagedRecord>>, Failure> {
+        let (mut turns, mut places) = (Vec::new(), Vec::new());
+        for row in self.turns.range((key, 0)..=(key, u64::MAX))?.take(limit) {
+            let (place, row) = row?;
+            let ordinal = Ordinal::new(place.value().1).unwrap_or(Ordinal::after(0));
+            let record = row.value().verify(&place.value());
+            turns.push(record.and_then(|record| record::decode_sealed(ordinal, record)));
+            places.push((place.value().1, 2 * size_of::<u64>() + row.value().unverified().len()));
+        }
+        for (ordinal, bytes) in places {
+            self.turns.remove((key, ordinal))?;
+            self.grow(0, bytes);
+        }
+        Ok(turns)
+    }
+
+    /// Removes some rows of the index of an erased conversation, at most `limit`. Returns how many were removed.
+    pub(crate) fn remove_index(&mut self, key: u64, limit: usize) -> Result<usize, Failure> {
+        let rows = self.index.range((key, 0)..=(key, u64::MAX))?.take(limit);
+        let rows = rows.map(|row| Ok(row?.0.value())).collect::<Result<Vec<_>, Failure>>()?;
+        for place in &rows {
+            self.index.remove(place)?;
+            self.grow(0, 3 * size_of::<u64>());
+        }
+        Ok(rows.len())
+    }
+
+    /// Ends an erasure: all rows of the conversation are removed.
+    pub(crate) fn end_erasure(&mut self, life: Life) -> Result<(), Failure> {
+        let removed = self.erasures.remove(life.0)?.map(|row| row.value().unverified().len());
+        self.grow(0, removed.map_or(0, |bytes| size_of::<u64>() + bytes));
+        Ok(())
     }
 
     /// Writes the record of a sealed turn.
@@ -243,6 +407,41 @@ impl<'txn> WriteTables<'txn> {
         let signed = |bytes: usize| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.growth = self.growth.saturating_add(signed(added)).saturating_sub(signed(removed));
     }
+}
+
+/// Removes some rows of an erased conversation that repairs have moved aside, at most `limit`. Returns how many were
+/// removed.
+pub(crate) fn remove_lost(txn: &WriteTransaction, key: u64, limit: usize) -> Result<usize, Failure> {
+    // These tables exist only after a repair that needed them.
+    let names: Vec<_> = txn.list_tables()?.map(|table| table.name().to_owned()).collect();
+    let exists = |name| names.iter().any(|there| there == name);
+    let mut removed = 0;
+    if exists(LOST_TURNS.name()) {
+        let mut lost = txn.open_table(LOST_TURNS)?;
+        let rows = lost.range((key, 0)..=(key, u64::MAX))?.take(limit);
+        let rows = rows.map(|row| Ok(row?.0.value())).collect::<Result<Vec<_>, Failure>>()?;
+        for place in rows {
+            lost.remove(place)?;
+            removed += 1;
+        }
+    }
+    if exists(LOST_OPEN_TURNS.name()) {
+        let mut lost = txn.open_table(LOST_OPEN_TURNS)?;
+        lost.retain(|(_, of, _), _| {
+            let goes = of == key && removed < limit;
+            removed += usize::from(goes);
+            !goes
+        })?;
+    }
+    if exists(LOST_OPEN_STEPS.name()) {
+        let mut lost = txn.open_table(LOST_OPEN_STEPS)?;
+        lost.retain(|(_, of, _, _), _| {
+            let goes = of == key && removed < limit;
+            removed += usize::from(goes);
+            !goes
+        })?;
+    }
+    Ok(removed)
 }
 
 fn bytes_of_step_key(place: &(u64, &str, u32)) -> usize {

@@ -10,9 +10,9 @@ use crate::store::redb::checkpoint::Checkpoint;
 /// missing unnoticed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The handle of a thread that runs flushes while they are worthwhile, adds turns to the filter, counts turns, and
-/// computes all costs anew if the prices have changed. Every few seconds it also looks after the files. The thread ends
-/// when the handle is dropped.
+/// The handle of a thread that runs flushes while they are worthwhile, adds turns to the filter, counts turns, computes
+/// all costs anew if the prices have changed, and removes the rows of erased conversations. Every few seconds it also
+/// looks after the files. The thread ends when the handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Background(SyncSender<()>);
 
@@ -40,7 +40,7 @@ impl Background {
                 loop {
                     while checkpoint.is_worthwhile() && checkpoint.flush_in_background() {}
                     while checkpoint.count_turns() {}
-                    if !checkpoint.reprice_in_background() {
+                    if !checkpoint.reprice_in_background() && !checkpoint.erase_in_background() {
                         break;
                     }
                 }

@@ -5,30 +5,46 @@ use tokio::sync::oneshot;
 
 use super::admission::Permit;
 use crate::store::contract::{Commit, CommitError, Committed};
+use crate::turn::ConversationId;
+
+/// An erasure writes the record of a conversation without turns.
+const ERASURE_BYTES: usize = 256;
 
 /// A job for the writer.
 pub(crate) enum Job {
     Commit(Arc<Commit>, oneshot::Sender<Result<Committed, CommitError>>, Permit),
+    /// Erases a conversation. The answer says whether there was anything to erase.
+    Erase(ConversationId, oneshot::Sender<Result<bool, CommitError>>, Permit),
     CheckWrite(oneshot::Sender<Result<(), CommitError>>),
     /// Adds this duration to the running time.
     Tick(Duration, oneshot::Sender<Result<(), CommitError>>),
     Close(oneshot::Sender<()>),
 }
 
-pub(crate) type JobResult = Result<Option<Committed>, CommitError>;
+pub(crate) type JobResult = Result<Done, CommitError>;
+
+/// What a job did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Done {
+    Committed(Committed),
+    /// Whether there was a conversation to erase.
+    Erased(bool),
+    /// The job has no result of its own.
+    Other,
+}
 
 impl Job {
     /// Returns the number of turns in the job.
     pub(crate) fn turns(&self) -> usize {
         match self {
-            Self::Commit(_, _, permit) => permit.turns(),
+            Self::Commit(_, _, permit) | Self::Erase(_, _, permit) => permit.turns(),
             Self::CheckWrite(_) | Self::Tick(..) | Self::Close(_) => 0,
         }
     }
 
-    /// Returns whether the job is a small commit that has a reserved place.
+    /// Returns whether the job is a small change that has a reserved place.
     pub(crate) fn is_reserved(&self) -> bool {
-        matches!(self, Self::Commit(_, _, permit) if permit.is_reserved())
+        matches!(self, Self::Commit(_, _, permit) | Self::Erase(_, _, permit) if permit.is_reserved())
     }
 
     /// Returns whether the writer may do the job while the memtable has no room for other commits.
@@ -40,14 +56,15 @@ impl Job {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Commit(commit, ..) => commit.bytes(),
+            Self::Erase(id, ..) => ERASURE_BYTES + id.as_str().len(),
             Self::CheckWrite(_) | Self::Tick(..) | Self::Close(_) => 0,
         }
     }
 
-    /// Returns how long a commit has waited; zero for other jobs.
+    /// Returns how long a commit or an erasure has waited; zero for other jobs.
     pub(crate) fn waited(&self, now: Instant) -> Duration {
         match self {
-            Self::Commit(_, _, permit) => permit.waited(now),
+            Self::Commit(_, _, permit) | Self::Erase(_, _, permit) => permit.waited(now),
             Self::CheckWrite(_) | Self::Tick(..) | Self::Close(_) => Duration::ZERO,
         }
     }
@@ -59,7 +76,13 @@ impl Job {
                 // The permit is dropped before the answer, so that a caller that sends again at once finds its turns
                 // free.
                 drop(permit);
-                let _ = reply.send(answer.map(Option::unwrap_or_default));
+                let committed =
+                    |done| if let Done::Committed(committed) = done { committed } else { Committed::default() };
+                let _ = reply.send(answer.map(committed));
+            }
+            Self::Erase(_, reply, permit) => {
+                drop(permit);
+                let _ = reply.send(answer.map(|done| done == Done::Erased(true)));
             }
             Self::CheckWrite(reply) | Self::Tick(_, reply) => {
                 let _ = reply.send(answer.map(|_| ()));
@@ -79,7 +102,6 @@ mod tests {
 
     use super::*;
     use crate::store::redb::writer::admission::Admission;
-    use crate::turn::ConversationId;
 
     /// The waker of a caller. It notes how many turns are unanswered when the caller is answered.
     struct Caller {
@@ -121,10 +143,10 @@ mod tests {
         let (close, mut closed) = oneshot::channel();
         for job in [Job::CheckWrite(check), Job::Tick(Duration::ZERO, tick), Job::Close(close)] {
             assert_eq!((job.turns(), job.waited(Instant::now())), (0, Duration::ZERO));
-            job.answer(Ok(None));
+            job.answer(Ok(Done::Other));
         }
         assert_eq!((checked.try_recv().unwrap(), ticked.try_recv().unwrap()), (Ok(()), Ok(())));
         closed.try_recv().unwrap();
-        Job::CheckWrite(oneshot::channel().0).answer(Ok(None));
+        Job::CheckWrite(oneshot::channel().0).answer(Ok(Done::Other));
     }
 }

@@ -560,7 +560,7 @@ mod tests {
     use crate::store::redb::tables::journal_mark::JournalMark;
     use crate::store::redb::tables::meta::RolledUp;
     use crate::store::redb::tables::record::conversation::ConversationRecord;
-    use crate::store::{Commit, Version};
+    use crate::store::{Commit, Life, Version};
     use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
 
     fn queue(store: &RedbEngine, nth: usize) {
@@ -618,14 +618,14 @@ mod tests {
         writer.checkpoint_by_hand();
         let replay = |files: &Files| {
             let mut memtable = files.memtable_mut();
-            let key = TallyKey::Conversation(ConversationId::new("c").unwrap());
+            let key = TallyKey::Conversation(ConversationId::new("c").unwrap(), Life(1));
             memtable.replays_row(1, RolledUp::default(), Some(&(1, key)));
             memtable.took_row(JournalMark { number: 1, checksum: 1 }, 2 * LIMIT);
             memtable.replayed();
             let id = ConversationId::new("c").unwrap();
             let conversation = ConversationRecord { version: Version(1), ..ConversationRecord::begin(id) };
             let (sealed, staged) = (Vec::new(), Vec::new());
-            memtable.take(Entry { conversation, key: None, position: 1, sealed, staged }).unwrap();
+            memtable.take(Entry { conversation, erased: None, key: None, position: 1, sealed, staged }).unwrap();
         };
         writer.slot.with(replay).unwrap();
         let checkpoint = writer.checkpoint();
@@ -648,7 +648,7 @@ mod tests {
             memtable.took_row(JournalMark { number: 1, checksum: 1 }, 2 * LIMIT);
             let conversation = ConversationRecord { version: Version(1), ..ConversationRecord::begin(id) };
             let (sealed, staged) = (Vec::new(), Vec::new());
-            memtable.take(Entry { conversation, key: None, position: 1, sealed, staged }).unwrap();
+            memtable.take(Entry { conversation, erased: None, key: None, position: 1, sealed, staged }).unwrap();
         };
         writer.slot.with(fill).unwrap();
         assert!(writer.checkpoint().is_due());

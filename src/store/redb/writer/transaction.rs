@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::batch::Room;
-use super::job::{Job, JobResult};
+use super::job::{Done, Job, JobResult};
 use super::write_set::WriteSet;
 use crate::store::contract::CommitError;
 use crate::store::redb::files::open_files::Files;
@@ -48,11 +48,12 @@ impl Transaction {
             }
             turns += job.turns();
             answers.push(match job {
-                Job::Commit(..) if room == Room::None || room == Room::Small && !job.is_reserved() => {
+                Job::Commit(..) | Job::Erase(..) if room == Room::None || room == Room::Small && !job.is_reserved() => {
                     Err(CommitError::Overloaded)
                 }
-                Job::Commit(commit, ..) => write_set.apply(commit)?.map(Some),
-                Job::CheckWrite(_) | Job::Tick(..) | Job::Close(_) => Ok(None),
+                Job::Commit(commit, ..) => write_set.apply(commit)?.map(Done::Committed),
+                Job::Erase(id, ..) => write_set.erase(id)?.map(Done::Erased),
+                Job::CheckWrite(_) | Job::Tick(..) | Job::Close(_) => Ok(Done::Other),
             });
         }
         let batch = &batch[..answers.len()];
@@ -108,7 +109,7 @@ mod tests {
     use crate::store::contract::{Commit, Version};
     use crate::store::redb::files::location::Location;
     use crate::store::redb::writer::admission::{Admission, Permit};
-    use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
+    use crate::turn::{ConversationId, EpochMillis, OpenTurn, TurnId};
 
     fn files() -> Files {
         Location::Memory.open(1 << 20).unwrap()
@@ -139,7 +140,7 @@ mod tests {
             conversation_id: ConversationId::new("c").unwrap(),
             expected_version: Version(version),
             staged: Vec::new(),
-            sealed: vec![turn.seal(&Done::because("stop"), EpochMillis::new(1))],
+            sealed: vec![turn.seal(&crate::turn::Done::because("stop"), EpochMillis::new(1))],
         };
         Job::Commit(Arc::new(commit), oneshot::channel().0, permit)
     }
@@ -171,7 +172,7 @@ mod tests {
         let files = files();
         let batch = [commit("a", 0), tick(5), check_write()];
         let transaction = Transaction::prepare(&files, &batch, Room::None, whole).unwrap();
-        assert_eq!(transaction.answers, [Err(CommitError::Overloaded), Ok(None), Ok(None)]);
+        assert_eq!(transaction.answers, [Err(CommitError::Overloaded), Ok(Done::Other), Ok(Done::Other)]);
         assert!(transaction.entries.is_empty() && transaction.checks_write);
         assert_eq!(transaction.append(&files).unwrap(), None, "there is no row");
         assert_eq!(files.running_time(), RunningTime::new(5));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 
-use crate::store::contract::{Commit, CommitError, Committed};
+use crate::store::contract::{Commit, CommitError, Committed, Version};
 use crate::store::fault::{Fault, FaultKind};
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::memtable::Memtable;
@@ -42,6 +42,8 @@ struct PendingConversation {
     /// The key of the conversation in the tables, if it has one.
     key: Option<u64>,
     sealed: HashMap<TurnId, Ordinal>,
+    /// Whether this transaction began the life of the conversation. Then the memtable and the tables have nothing of it.
+    begins_here: bool,
 }
 
 impl<'a> WriteSet<'a> {
@@ -62,38 +64,62 @@ impl<'a> WriteSet<'a> {
         self.entries
     }
 
+    /// Erases a conversation. Returns whether there was anything to erase.
+    pub(crate) fn erase(&mut self, id: &ConversationId) -> Result<Result<bool, CommitError>, Failure> {
+        let pending = match self.pending(id)? {
+            Ok(pending) => pending,
+            Err(error) => return Ok(Err(error)),
+        };
+        if pending.conversation.version == Version::default() {
+            return Ok(Ok(false));
+        }
+        let erased = Some(pending.conversation.life);
+        let conversation = ConversationRecord::begin(id.clone());
+        *pending = PendingConversation { begins_here: true, ..PendingConversation::of(conversation.clone(), None) };
+        let (position, sealed, staged) = (self.next_position, Vec::new(), Vec::new());
+        self.entries.push(Entry { conversation, erased, key: None, position, sealed, staged });
+        Ok(Ok(true))
+    }
+
+    /// Returns the state of a conversation after the commits so far. The inner error says that the conversation is
+    /// damaged. The database is sound then, so the commits of other conversations in this transaction go on.
+    fn pending(&mut self, id: &ConversationId) -> Result<Result<&mut PendingConversation, CommitError>, Failure> {
+        let (memtable, tables, findings) = (self.memtable, self.tables, self.findings);
+        let pending = match self.conversations.entry(id.clone()) {
+            Slot::Occupied(there) => there.into_mut(),
+            Slot::Vacant(slot) => match caught(|| PendingConversation::load(memtable, tables, id)) {
+                Err(unavailable) => return Ok(Err(unavailable)),
+                Ok(loaded) => slot.insert(loaded?),
+            },
+        };
+        if findings.block(id, pending.key) {
+            return Ok(Err(CommitError::Unavailable(found_damaged())));
+        }
+        Ok(Ok(pending))
+    }
+
     /// Applies the commit, or refuses it without a change.
     pub(crate) fn apply(&mut self, commit: &Commit) -> Result<Result<Committed, CommitError>, Failure> {
         let (memtable, tables) = (self.memtable, self.tables);
-        let pending = match self.conversations.entry(commit.conversation_id.clone()) {
-            Slot::Occupied(there) => there.into_mut(),
-            Slot::Vacant(slot) => {
-                let load = || PendingConversation::load(memtable, tables, &commit.conversation_id);
-                match caught(load) {
-                    // Only this conversation is damaged. The database is sound, so the commits of other conversations
-                    // in this transaction go on.
-                    Err(unavailable) => return Ok(Err(unavailable)),
-                    Ok(loaded) => slot.insert(loaded?),
-                }
-            }
+        let mut looked_up = std::mem::take(&mut self.looked_up);
+        let pending = match self.pending(&commit.conversation_id)? {
+            Ok(pending) => pending,
+            Err(unavailable) => return Ok(Err(unavailable)),
         };
-        if self.findings.block(&commit.conversation_id, pending.key) {
-            return Ok(Err(CommitError::Unavailable(found_damaged())));
-        }
         let head = pending.head();
         if let Err(conflict) = head.check(commit.expected_version) {
             return Ok(Err(conflict.into_error()));
         }
-        self.looked_up.clear();
+        looked_up.clear();
         for turn_id in commit.turn_ids() {
             match caught(|| pending.ordinal_of(memtable, tables, turn_id)) {
                 // It is unknown whether the turn is sealed, and it must not be sealed twice. The commits of other
                 // conversations go on.
                 Err(unavailable) => return Ok(Err(unavailable)),
-                Ok(looked_up) => self.looked_up.push(looked_up?),
+                Ok(found) => looked_up.push(found?),
             }
         }
-        let decision = match decide(&head, &self.looked_up, commit) {
+        let decision = match decide(&head, &looked_up, commit) {
             Ok(decision) => decision,
             Err(conflict) => return Ok(Err(conflict.into_error())),
         };
@@ -108,8 +134,9 @@ impl<'a> WriteSet<'a> {
             let too_large = || DamagedRecord::new(Positions::WHAT, RecordFlaw::Position(position));
             let next = position.checked_add(sealed.len() as u64).ok_or_else(too_large)?;
             self.next_position = next;
-            self.entries.push(Entry { conversation, key, position, sealed, staged });
+            self.entries.push(Entry { conversation, erased: None, key, position, sealed, staged });
         }
+        self.looked_up = looked_up;
         Ok(Ok(decision.into_committed()))
     }
 }
@@ -143,16 +170,23 @@ fn encode_sealed_at(turn: &SealedTurn, sealed_at: EpochMillis) -> Result<Arc<[u8
 }
 
 impl PendingConversation {
+    fn of(conversation: ConversationRecord, key: Option<u64>) -> Self {
+        Self { conversation, key, sealed: HashMap::new(), begins_here: false }
+    }
+
     fn load(memtable: &Memtable, tables: &ReadTables, id: &ConversationId) -> Result<Self, Failure> {
-        let key = memtable.of(id).find_map(|piece| piece.key);
-        // If the memtable has no key of the conversation, a flush may have given it one in the tables since.
-        let key = key.map_or_else(|| tables.key_of(id), |key| Ok(Some(key)))?;
-        let conversation = match (memtable.of(id).next(), key) {
-            (Some(piece), _) => piece.conversation.clone(),
-            (None, Some(key)) => tables.conversation(key)?,
-            (None, None) => ConversationRecord::begin(id.clone()),
+        if let Some(piece) = memtable.of(id).next() {
+            let key = memtable.of(id).find_map(|piece| piece.key);
+            // If the memtable has no key of the conversation, a flush may have given it one in the tables since.
+            let key = key.map_or_else(|| tables.key_of_life(id, piece.conversation.life), |key| Ok(Some(key)))?;
+            return Ok(Self::of(piece.conversation.clone(), key));
+        }
+        let key = tables.key_of(id)?;
+        let conversation = match key {
+            Some(key) => tables.conversation(key)?,
+            None => ConversationRecord::begin(id.clone()),
         };
-        Ok(Self { conversation, key, sealed: HashMap::new() })
+        Ok(Self::of(conversation, key))
     }
 
     fn ordinal_of(
@@ -163,6 +197,9 @@ impl PendingConversation {
     ) -> Result<Option<Ordinal>, Failure> {
         if let Some(ordinal) = self.sealed.get(turn_id) {
             return Ok(Some(*ordinal));
+        }
+        if self.begins_here {
+            return Ok(None);
         }
         match memtable.of(&self.conversation.id).find_map(|piece| piece.change(turn_id.as_str())) {
             Some(Change::Sealed(ordinal)) => Ok(Some(ordinal)),
@@ -193,7 +230,7 @@ impl PendingConversation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::contract::{StagedChange, StagedTurn, Version};
+    use crate::store::contract::{StagedChange, StagedTurn};
     use crate::store::oracle::change;
     use crate::store::redb::files::location::Location;
     use crate::store::redb::journal::entry::encode_row;

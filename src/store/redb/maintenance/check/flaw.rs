@@ -139,6 +139,12 @@ pub enum Flaw {
     /// A turn is not in the order of all turns.
     #[error("it has no position")]
     NoPosition,
+    /// The tables have a conversation and also the note that the conversation of its key was erased.
+    #[error("it was erased, and is there")]
+    ErasedAndThere,
+    /// The rows of a key are to be removed, but there is no note that its conversation was erased.
+    #[error("its rows are to be removed, and it was not erased")]
+    NotErased,
     /// Sums of reports differ from the sums of the turns.
     #[error("they are not the sums of the turns")]
     NotTheSums,

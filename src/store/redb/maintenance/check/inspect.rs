@@ -5,6 +5,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError};
 use super::flaw::Flaw;
 use super::report::{CheckReport, Violation};
 use super::sums::{self, TurnSums};
+use crate::store::contract::Life;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
 use crate::store::redb::tables::indexed::Indexed;
@@ -13,12 +14,13 @@ use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::row::Row;
 use crate::store::redb::tables::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, FINDINGS, INDEX, KEYS, Keys, LOST_TURNS, OPEN_STEPS, OPEN_TURNS,
-    OpenTurnSteps, OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, ERASED, ERASURES, Erased, Erasures, FINDINGS, INDEX, KEYS, Keys,
+    LOST_TURNS, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
 use crate::turn::{ConversationId, EpochMillis, Label, Ordinal, StoredTurn, TokenCount, Usage};
 
@@ -32,6 +34,10 @@ pub(super) struct Inspection {
     lost: Option<ReadOnlyTable<(u64, u64), &'static [u8]>>,
     /// The id of each key's conversation.
     ids: BTreeMap<u64, String>,
+    /// The number of sealed turns of each erased conversation, by its key.
+    erased: BTreeMap<u64, u64>,
+    /// The keys of erased conversations whose rows are not all removed yet.
+    erasing: BTreeSet<u64>,
     /// The sums over the turns checked so far.
     summed: TurnSums,
     report: CheckReport,
@@ -51,11 +57,14 @@ impl Inspection {
             hasher: meta.store_id().ok().map(TurnHasher::of),
             lost,
             ids: BTreeMap::new(),
+            erased: BTreeMap::new(),
+            erasing: BTreeSet::new(),
             summed: TurnSums::default(),
             report: CheckReport::default(),
         };
         let conversations = txn.open_table(CONVERSATIONS)?;
         inspection.keys(&txn.open_table(KEYS)?, &conversations)?;
+        inspection.erased(&txn.open_table(ERASED)?, &txn.open_table(ERASURES)?)?;
         inspection.meta(&meta);
         inspection.activity(&conversations, &txn.open_table(ACTIVITY)?)?;
         inspection.turns()?;
@@ -149,6 +158,42 @@ impl Inspection {
         Ok(())
     }
 
+    /// Reads the notes of erased conversations, and checks that they agree with each other and with the conversations.
+    fn erased(
+        &mut self,
+        erased: &ReadOnlyTable<u64, Row<Erased>>,
+        erasures: &ReadOnlyTable<u64, Row<Erasures>>,
+    ) -> Result<(), Failure> {
+        let mut wrong = Vec::new();
+        for row in erased.iter()? {
+            let (key, value) = row?;
+            let key = key.value();
+            match value.value().verify(&key).and_then(decode_key) {
+                Ok(_) if self.ids.contains_key(&key) => wrong.push((key, Flaw::ErasedAndThere)),
+                Ok(sealed_turns) => drop(self.erased.insert(key, sealed_turns)),
+                Err(damaged) => wrong.push((key, damaged.into())),
+            }
+        }
+        for row in erasures.iter()? {
+            let (life, value) = row?;
+            let erasure = value.value().verify(&life.value());
+            match erasure.and_then(|bytes| Erasure::decode(Life(life.value()), bytes)) {
+                Ok(erasure) if self.erased.contains_key(&erasure.key) => drop(self.erasing.insert(erasure.key)),
+                Ok(erasure) => wrong.push((erasure.key, Flaw::NotErased)),
+                Err(damaged) => wrong.push((0, damaged.into())),
+            }
+        }
+        for (key, flaw) in wrong {
+            self.tell(Violation::Conversation { conversation: self.name(key), flaw });
+        }
+        Ok(())
+    }
+
+    /// Returns whether a conversation has this key, or had it and was erased and not all of its rows are removed yet.
+    fn may_have_rows(&self, key: u64) -> bool {
+        self.ids.contains_key(&key) || self.erasing.contains(&key)
+    }
+
     /// Checks that the main file has its ids, and that the next new conversation gets a new key.
     fn meta(&mut self, meta: &ReadMeta) {
         if self.hasher.is_none() {
@@ -157,7 +202,7 @@ impl Inspection {
         if meta.lineage().is_err() {
             self.tell(Violation::File(Flaw::NoLineage));
         }
-        let last = self.ids.keys().next_back().copied().unwrap_or_default();
+        let last = self.ids.keys().chain(self.erased.keys()).max().copied().unwrap_or_default();
         if meta.next_key().map_or(true, |next| next <= last) {
             self.tell(Violation::File(Flaw::NextKey));
         }
@@ -237,7 +282,8 @@ impl Inspection {
         Ok(())
     }
 
-    /// Checks that the ordinals of each conversation begin at 1 and have no gaps, and that each turn is in the index.
+    /// Checks that the ordinals of each conversation begin at 1 and have no gaps, and that each turn is in the index. Of a
+    /// conversation that is being erased, any turns may be gone.
     fn turns(&mut self) -> Result<(), Failure> {
         let mut wrong = Vec::new();
         let mut summed = TurnSums::default();
@@ -251,6 +297,9 @@ impl Inspection {
                 wrong.push(Violation::Turn { conversation: self.name(key), ordinal, flaw });
             };
             let mut expected = if before.0 == key { before.1 + 1 } else { 1 };
+            if self.erasing.contains(&key) {
+                expected = ordinal;
+            }
             while expected < ordinal && self.is_lost(key, expected)? {
                 expected += 1;
             }
@@ -261,7 +310,7 @@ impl Inspection {
                 sealed_before = EpochMillis::default();
             }
             before = (key, ordinal);
-            if !self.ids.contains_key(&key) {
+            if !self.may_have_rows(key) {
                 tell(ordinal, Flaw::UnknownConversation);
             }
             let Some(at) = Ordinal::new(ordinal) else {
@@ -279,6 +328,8 @@ impl Inspection {
                     let turn_id = turn.metrics.turn_id;
                     match self.indexed(key, turn_id.as_str())? {
                         Some(indexed) if indexed == at => {}
+                        // Nobody looks for a turn of an erased conversation.
+                        _ if self.erasing.contains(&key) => {}
                         Some(other) => tell(ordinal, Flaw::IndexedElsewhere { turn_id, ordinal: other }),
                         None => tell(ordinal, Flaw::NotIndexed { turn_id }),
                     }
@@ -324,7 +375,11 @@ impl Inspection {
             let flaw = match ordinal.value().verify((key, hash)) {
                 Err(damaged) => damaged.into(),
                 Ok(ordinal) if !named.1.insert(ordinal) => Flaw::NamedTwice { ordinal },
-                Ok(ordinal) if self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? => {
+                Ok(ordinal)
+                    if self.turns.get((key, ordinal))?.is_none()
+                        && !self.is_lost(key, ordinal)?
+                        && !self.erasing.contains(&key) =>
+                {
                     Flaw::NamedMissing { ordinal }
                 }
                 Ok(_) => continue,
@@ -362,7 +417,8 @@ impl Inspection {
             };
             let conversation = self.name(key);
             let last = named.get(&key).copied().unwrap_or_default();
-            if self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? {
+            let was_erased = self.erased.get(&key).is_some_and(|sealed_turns| ordinal <= *sealed_turns);
+            if !was_erased && self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? {
                 tell(position, Flaw::PositionedMissing { ordinal, conversation });
             } else if ordinal <= last {
                 tell(position, Flaw::OutOfOrder { ordinal, conversation, before: last });
@@ -405,9 +461,10 @@ impl Inspection {
         for row in open_turns.iter()? {
             let (place, value) = row?;
             let (key, turn_id) = place.value();
-            self.report.open_turns += 1;
             let mut wrong = Vec::new();
-            if !self.ids.contains_key(&key) {
+            let is_erasing = self.erasing.contains(&key);
+            self.report.open_turns += u64::from(!is_erasing);
+            if !self.may_have_rows(key) {
                 wrong.push(Flaw::UnknownConversation);
             }
             if self.indexed(key, turn_id)?.is_some() {
@@ -418,6 +475,8 @@ impl Inspection {
             match head {
                 Err(damaged) => wrong.push(damaged.into()),
                 Ok(head) if head.turn_id.as_str() != turn_id => wrong.push(Flaw::OtherTurn { turn_id: head.turn_id }),
+                // The steps of an erased conversation are removed first.
+                Ok(_) if is_erasing => {}
                 Ok(head) => wrong.extend(unsound_step(open_steps, key, &head)?),
             }
             heads.entry(key).or_default().insert(turn_id.to_owned(), step_count);
@@ -434,6 +493,7 @@ impl Inspection {
                 Some(Some(count)) if step < *count => continue,
                 head => match (value.value().verify(&place.value()), head) {
                     (Err(damaged), _) => Flaw::DamagedStep { place: step, damaged },
+                    (Ok(_), _) if self.erasing.contains(&key) => continue,
                     (Ok(_), Some(Some(count))) => Flaw::SurplusStep { place: step, step_count: *count },
                     (Ok(_), _) => Flaw::NoHead { place: step },
                 },

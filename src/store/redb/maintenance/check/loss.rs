@@ -37,6 +37,9 @@ pub enum Loss {
     /// Sealed turns without a name: pages of each table that names a turn are damaged.
     #[error("turns that no row names any more, if there were any")]
     UnknownTurns,
+    /// Sums of turns that were erased, which reports include. They were in a damaged page.
+    #[error("sums of erased turns that were in damaged pages, if there were any")]
+    SumsOfErasedTurns,
     /// Rows of the journal, with everything that was committed in them.
     #[error("{} of the journal, with all their commits", range("row", *first, *last))]
     JournalRows {

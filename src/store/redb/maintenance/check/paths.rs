@@ -117,7 +117,7 @@ impl Unmerged {
             let pieces = memtable.contents().all().cloned().collect();
             let runs = memtable.runs().cloned().collect();
             let sums = Some(Self::sums(memtable, &WriteMeta::write(txn)?)?);
-            let transfer = Transfer { pieces, runs, checkpoint: Some(last), newest: last, sums };
+            let transfer = Transfer { pieces, runs, checkpoint: Some(last), newest: last, last_row: last.number, sums };
             transfer.write(txn, TurnHasher::of(self.header.bond.store_id))?;
         }
         let mut meta = WriteMeta::write(txn)?;

@@ -14,14 +14,15 @@ use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
+use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::rollups::WriteRollups;
 use crate::store::redb::tables::row::{self, Row, Rows};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, CONVERSATION_SUMS, CONVERSATIONS, COSTS, Conversations, FINDINGS, INDEX, KEYS, LABELS, LOST_OPEN_STEPS,
-    LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, LostStepKey, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns,
-    POSITIONS, ROLLUPS, Role, StepKey, TURNS, TableVisitor, Turns, count_live_bytes, visit_tables,
+    ACTIVITY, CONVERSATION_SUMS, CONVERSATIONS, COSTS, Conversations, ERASED, ERASURES, FINDINGS, INDEX, KEYS,
+    LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, LostStepKey, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps,
+    OpenTurns, POSITIONS, ROLLUPS, Role, StepKey, TURNS, TableVisitor, Turns, count_live_bytes, visit_tables,
 };
 use crate::turn::{ConversationId, Ordinal};
 
@@ -46,11 +47,13 @@ pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
     for (key, id) in &ids {
         Repair::of(txn, number, *key, hasher)?.run(id)?;
     }
+    let last_erased = erased(txn, &ids)?;
     positions(txn)?;
     activity(txn)?;
     sums(txn)?;
+    WriteRollups::open(txn)?.mend_erased()?;
     txn.delete_table(FINDINGS)?;
-    let last = ids.keys().next_back().copied().unwrap_or_default();
+    let last = ids.keys().next_back().copied().unwrap_or_default().max(last_erased);
     let mut meta = WriteMeta::write(txn)?;
     if meta.next_key().map_or(true, |next| next <= last) {
         meta.set_next_key(last.saturating_add(1))?;
@@ -134,9 +137,48 @@ fn activity(txn: &WriteTransaction) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes the sums of reports anew from the turns. No turn has a price.
+/// Makes the notes of erased conversations agree with each other and with the conversations `ids`. Returns the highest
+/// key of an erased conversation.
+fn erased(txn: &WriteTransaction, ids: &BTreeMap<u64, ConversationId>) -> Result<u64, Failure> {
+    let (mut erased, mut erasures) = (txn.open_table(ERASED)?, txn.open_table(ERASURES)?);
+    // A conversation that is there is kept, whatever a note says of its key.
+    erased.retain(|key, _| !ids.contains_key(&key))?;
+    let mut erasing = BTreeSet::new();
+    erasures.retain(|life, value| {
+        let erasure = value.verify(&life).and_then(|bytes| Erasure::decode(Life(life), bytes));
+        erasure.is_ok_and(|erasure| {
+            let is_erased = !ids.contains_key(&erasure.key);
+            is_erased && erasing.insert(erasure.key)
+        })
+    })?;
+    let turns = txn.open_table(TURNS)?;
+    for key in &erasing {
+        if erased.get(key)?.is_none() {
+            let last = turns.range((*key, 0)..=(*key, u64::MAX))?.next_back().transpose()?;
+            let sealed_turns = last.map_or(0, |(place, _)| place.value().1);
+            erased.insert(key, row::seal(key, &mut sealed_turns.to_le_bytes().to_vec()))?;
+        }
+    }
+    let (index, open_turns) = (txn.open_table(INDEX)?, txn.open_table(OPEN_TURNS)?);
+    let open_steps = txn.open_table(OPEN_STEPS)?;
+    for row in erased.iter()? {
+        let key = row?.0.value();
+        let has_rows = turns.range((key, 0)..=(key, u64::MAX))?.next().is_some()
+            || index.range((key, 0)..=(key, u64::MAX))?.next().is_some()
+            || open_turns.range((key, "")..)?.next().transpose()?.is_some_and(|(place, _)| place.value().0 == key)
+            || open_steps.range((key, "", 0)..)?.next().transpose()?.is_some_and(|(place, _)| place.value().0 == key);
+        if has_rows && erasing.insert(key) {
+            // The erasure was damaged. The life is only the name of the row, as the journal is empty after a repair.
+            let erasure = Erasure { life: Life::draw(), key, row: 0 };
+            erasures.insert(erasure.life.0, row::seal(&erasure.life.0, &mut erasure.encode()))?;
+        }
+    }
+    Ok(erased.last()?.map_or(0, |(key, _)| key.value()))
+}
+
+/// Makes the sums of reports anew from the turns. No turn has a price. The sums of erased turns stay, and so do the
+/// labels, which these sums may have.
 fn sums(txn: &WriteTransaction) -> Result<(), Failure> {
-    txn.delete_table(LABELS)?;
     txn.delete_table(ROLLUPS)?;
     txn.delete_table(COSTS)?;
     txn.delete_table(CONVERSATION_SUMS)?;

@@ -21,7 +21,9 @@ use crate::store::redb::tables::meta::ReadMeta;
 use crate::store::redb::tables::record;
 use crate::store::redb::tables::rollups::{ReadRollups, code_of, decode};
 use crate::store::redb::tables::row::Row;
-use crate::store::redb::tables::schema::{ConversationSumRows, Costs, Labels, RollupKey, Rollups, Turns};
+use crate::store::redb::tables::schema::{
+    ConversationSumRows, Costs, ErasedCosts, ErasedRollups, Labels, RollupKey, Rollups, Turns,
+};
 use crate::turn::{Ordinal, StoredTurn};
 
 /// A sum over numbers, each multiplied by a hash of its row and its place in the row. Equal sets of numbers have equal
@@ -111,6 +113,7 @@ pub(super) fn compare(
     comparison.labels()?;
     comparison.rollups(turns, summed)?;
     comparison.costs(ReadMeta::read(txn)?.costs()?.generation, summed)?;
+    comparison.erased()?;
     Ok(comparison.wrong)
 }
 
@@ -212,6 +215,46 @@ impl Comparison {
             wrong.push((format!("{}, {label:?}", self.name_of((level, start, 0))), Flaw::NotThere));
         }
         Ok(wrong)
+    }
+
+    /// Checks that the sums of erased turns are the same at each level. Their turns are gone, so there is nothing else to
+    /// compare them with.
+    fn erased(&mut self) -> Result<(), Failure> {
+        let mut rollups = [Fingerprint::default(); Level::ALL.len()];
+        let (mut costs, mut wrong) = (rollups, Vec::new());
+        // The hash uses the day and the label: these are the same at all levels.
+        let row_of =
+            |(_, start, label): RollupKey| RowHash(label).at(0, Level::Day.start_of(Quarter::new(start)).get());
+        for row in self.tables.erased_rollups.iter()? {
+            let (key, value) = row?;
+            let key = key.value();
+            let name = || format!("erased turns, {}", self.name_of(key));
+            match (decode::<ErasedRollups, Rollup>(&key, value.value()), rollups.get_mut(usize::from(key.0))) {
+                (Ok(_), _) if !self.labels.contains_key(&key.2) => wrong.push((name(), Flaw::NotTheSums)),
+                (Ok(rollup), Some(found)) => found.add_rollup(row_of(key), &rollup),
+                (Ok(_), None) => wrong.push((name(), Flaw::SumsDiffer)),
+                (Err(damaged), _) => wrong.push((name(), damaged.into())),
+            }
+        }
+        for row in self.tables.erased_costs.iter()? {
+            let (key, value) = row?;
+            let key = key.value();
+            let name = || format!("costs of erased turns, {}", self.name_of(key));
+            match (decode::<ErasedCosts, Cost>(&key, value.value()), costs.get_mut(usize::from(key.0))) {
+                (Ok(_), _) if !self.labels.contains_key(&key.2) => wrong.push((name(), Flaw::NotTheSums)),
+                (Ok(cost), Some(found)) => found.add(row_of(key), cost.numbers()),
+                (Ok(_), None) => wrong.push((name(), Flaw::SumsDiffer)),
+                (Err(damaged), _) => wrong.push((name(), damaged.into())),
+            }
+        }
+        let differ = |levels: &[Fingerprint]| levels.iter().any(|found| *found != levels[0]);
+        if wrong.is_empty() && (differ(&rollups) || differ(&costs)) {
+            wrong.push(("erased turns".into(), Flaw::SumsDiffer));
+        }
+        for (rows, flaw) in wrong {
+            self.tell(rows, flaw);
+        }
+        Ok(())
     }
 
     /// Checks that the rows of costs have the same sum at each level, and that the costs of the conversations have this

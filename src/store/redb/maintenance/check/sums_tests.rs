@@ -1,11 +1,12 @@
 //! Tests that damage to the sums of reports is found and repaired.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::Database;
 
 use super::{check, repair};
-use crate::report::{Period, Quarter, Rollup, RollupLabel};
+use crate::report::{NoPrices, Period, Quarter, Rollup, RollupLabel};
 use crate::settings::StoreSettings;
 use crate::store::conformance::test_prices;
 use crate::store::oracle::{breakdown_of, question_of_1970};
@@ -130,7 +131,7 @@ async fn sound_sums_are_clean_also_with_turns_in_the_journal_and_after_a_compact
     drop(store);
     writer.wait_for(|state| *state != Health::Running).await.unwrap();
     assert_eq!(told(directory.path()), [""; 0]);
-    compact(directory.path()).unwrap();
+    compact(directory.path(), Arc::new(NoPrices)).unwrap();
     assert_eq!(told(directory.path()), [""; 0]);
     let store = open(directory.path());
     let [found, expected] = reported(&store);

@@ -11,8 +11,8 @@ use crate::store::redb::tables::meta::MetaRows;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::{KeyOf, Row, Rows};
 use crate::store::redb::tables::schema::{
-    Activity, ConversationSumRows, Conversations, Costs, INDEX, Keys, Labels, OpenTurnSteps, OpenTurns, Positions,
-    Rollups, Turns,
+    Activity, ConversationSumRows, Conversations, Costs, Erased, ErasedCosts, ErasedRollups, Erasures, INDEX, Keys,
+    Labels, OpenTurnSteps, OpenTurns, Positions, RollupKey, Rollups, Turns,
 };
 use crate::store::redb::unwind;
 
@@ -30,7 +30,7 @@ type Step = fn(&mut Walk<'_>, &Tables) -> Result<(), Failure>;
 
 impl Pass {
     /// The tables in the order in which a pass reads them, each with how its rows are checked.
-    const TABLES: [(&'static str, Step); 13] = [
+    const TABLES: [(&'static str, Step); 17] = [
         (MetaRows::NAME, |walk, tables| {
             walk.table(&tables.meta, |name| Place::of(format!("`{name}` of the store")), |_, _| Ok(()))
         }),
@@ -73,16 +73,31 @@ impl Pass {
             )
         }),
         (Rollups::NAME, |walk, tables| {
-            let place = |key: &(u8, i64, u64)| Place::of(format!("rollup {key:?}"));
+            let place = |key: &RollupKey| Place::of(format!("rollup {key:?}"));
             walk.table(&tables.rollups.rollups, place, |key, rollup| tables.rollup(*key, rollup))
         }),
         (Costs::NAME, |walk, tables| {
             let place = |key: &(u32, u8, i64, u64)| Place::of(format!("cost {key:?}"));
-            walk.table(&tables.rollups.costs, place, |key, cost| tables.cost(*key, cost))
+            walk.table(&tables.rollups.costs, place, |(_, _, _, label), cost| tables.cost(*label, cost))
         }),
         (ConversationSumRows::NAME, |walk, tables| {
             let place = |(_, key): &(u32, u64)| Place::of(format!("the sums of conversation #{key}"));
             walk.table(&tables.rollups.conversations, place, |(_, key), sums| tables.conversation_sums(*key, sums))
+        }),
+        (Erased::NAME, |walk, tables| {
+            walk.table(&tables.erased, |key| Place::of_key("the erased ", *key), |key, note| tables.erased(*key, note))
+        }),
+        (Erasures::NAME, |walk, tables| {
+            let place = |life: &u64| Place::of(format!("the erasure {life:016x}"));
+            walk.table(&tables.erasures, place, |life, erasure| tables.erasure(*life, erasure))
+        }),
+        (ErasedRollups::NAME, |walk, tables| {
+            let place = |key: &RollupKey| Place::of(format!("rollup of erased turns {key:?}"));
+            walk.table(&tables.rollups.erased_rollups, place, |key, rollup| tables.rollup(*key, rollup))
+        }),
+        (ErasedCosts::NAME, |walk, tables| {
+            let place = |key: &RollupKey| Place::of(format!("cost of erased turns {key:?}"));
+            walk.table(&tables.rollups.erased_costs, place, |(_, _, label), cost| tables.cost(*label, cost))
         }),
     ];
 

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, StorageError, TableError};
 
 use crate::report::{ConversationSums, Cost, Rollup, RollupLabel};
+use crate::store::contract::Life;
 use crate::store::redb::maintenance::check::inspect::unsound_step;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::findings::Finding;
@@ -15,14 +16,15 @@ use crate::store::redb::tables::read::{decode_key, read_key};
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self, decode_plain};
 use crate::store::redb::tables::rollups::ReadRollups;
 use crate::store::redb::tables::row::{Row, Rows};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, ConversationSumRows, Conversations, CostKey, Costs, INDEX, KEYS, Keys,
-    LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Positions, RollupKey, Rollups,
-    StepKey, TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, ConversationSumRows, Conversations, Costs, ERASED, ERASURES, Erased, Erasures,
+    INDEX, KEYS, Keys, LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Positions,
+    RollupKey, Rollups, StepKey, TURNS, Turns,
 };
 use crate::turn::{ConversationId, Ordinal};
 
@@ -112,6 +114,8 @@ pub(super) struct Tables {
     pub(super) activity: ReadOnlyTable<(u64, &'static str), Row<Activity>>,
     pub(super) positions: ReadOnlyTable<u64, Row<Positions>>,
     pub(super) rollups: ReadRollups,
+    pub(super) erased: ReadOnlyTable<u64, Row<Erased>>,
+    pub(super) erasures: ReadOnlyTable<u64, Row<Erasures>>,
     /// The turns that repairs moved aside. `None` if the file was never repaired.
     lost: Option<ReadOnlyTable<(u64, u64), &'static [u8]>>,
     hasher: TurnHasher,
@@ -137,6 +141,8 @@ impl Tables {
             activity: txn.open_table(ACTIVITY)?,
             positions: txn.open_table(POSITIONS)?,
             rollups: ReadRollups::open(txn)?,
+            erased: txn.open_table(ERASED)?,
+            erasures: txn.open_table(ERASURES)?,
             lost,
             hasher: TurnHasher::of(facts.store_id()?),
             facts,
@@ -159,6 +165,17 @@ impl Tables {
             Some(lost) => lost.get((key, ordinal))?.is_some(),
             None => false,
         })
+    }
+
+    /// Returns whether a conversation was erased. Its rows are removed step by step.
+    fn is_erased(&self, key: u64) -> Result<bool, Failure> {
+        Ok(self.erased.get(key)?.is_some())
+    }
+
+    /// Checks that a conversation has a record, or was erased.
+    fn known(&self, key: u64) -> Result<(), Wrong> {
+        let is_known = self.conversations.get(key)?.is_some() || self.is_erased(key)?;
+        ensure(is_known, "its conversation is unknown")
     }
 
     fn has_turn(&self, key: u64, ordinal: u64) -> Result<bool, Failure> {
@@ -204,7 +221,10 @@ impl Tables {
     pub(super) fn turn(&self, key: u64, ordinal: u64, record: &[u8]) -> Result<(), Wrong> {
         let Some(at) = Ordinal::new(ordinal) else { return Err(told("0 is no ordinal")) };
         let turn = record::decode_sealed(at, record)?;
-        ensure(self.conversations.get(key)?.is_some(), "its conversation is unknown")?;
+        self.known(key)?;
+        if self.is_erased(key)? {
+            return Ok(());
+        }
         ensure(ordinal == 1 || self.has_turn(key, ordinal - 1)?, "the turn before it is missing")?;
         let hash = self.hasher.hash(turn.metrics.turn_id.as_str());
         ensure(index::has(&self.index, key, hash, ordinal)?, "the index does not have its id")
@@ -214,7 +234,8 @@ impl Tables {
     pub(super) fn index_row(&self, (key, hash): (u64, u64), ordinal: u64) -> Result<(), Wrong> {
         ensure(self.index.get((key, hash))?.is_some(), "a damaged key hides it")?;
         let Some(turn) = self.turns.get((key, ordinal))? else {
-            return ensure(self.is_lost(key, ordinal)?, format_args!("it names turn {ordinal}, which is not there"));
+            let may_be_gone = self.is_lost(key, ordinal)? || self.is_erased(key)?;
+            return ensure(may_be_gone, format_args!("it names turn {ordinal}, which is not there"));
         };
         let place = (key, ordinal);
         // The scrub reports a damaged turn when it reads that turn.
@@ -231,9 +252,12 @@ impl Tables {
     pub(super) fn open_turn(&self, key: u64, turn_id: &str, head: &[u8]) -> Result<(), Wrong> {
         let head = StagedHead::decode(head)?;
         ensure(head.turn_id.as_str() == turn_id, "it is another turn")?;
-        ensure(self.conversations.get(key)?.is_some(), "its conversation is unknown")?;
+        self.known(key)?;
         let sealed = index::find(&self.index, &self.turns, key, |id| self.hasher.hash(id), turn_id)?;
         ensure(sealed.is_none(), "it is sealed")?;
+        if self.is_erased(key)? {
+            return Ok(());
+        }
         unsound_step(&self.open_steps, key, &head)?.map_or(Ok(()), |flaw| Err(told(flaw)))
     }
 
@@ -267,7 +291,7 @@ impl Tables {
         ensure(position > 0, "0 is no position")?;
         ensure(position == 1 || self.positions.get(position - 1)?.is_some(), "the position before it is missing")?;
         let AtPosition::Sealed { key, ordinal } = at else { return Ok(()) };
-        if self.has_turn(key, ordinal.get())? {
+        if self.has_turn(key, ordinal.get())? || self.is_erased(key)? {
             return Ok(());
         }
         Err(Wrong::Told {
@@ -293,13 +317,25 @@ impl Tables {
         ensure(self.rollups.labels.get(key.2)?.is_some(), "its label is missing")
     }
 
-    pub(super) fn cost(&self, key: CostKey, cost: &[u8]) -> Result<(), Wrong> {
+    pub(super) fn cost(&self, label: u64, cost: &[u8]) -> Result<(), Wrong> {
         drop(decode_plain::<Cost>(Costs::WHAT, cost)?);
-        ensure(self.rollups.labels.get(key.3)?.is_some(), "its label is missing")
+        ensure(self.rollups.labels.get(label)?.is_some(), "its label is missing")
+    }
+
+    /// Checks that a conversation that was erased is not there.
+    pub(super) fn erased(&self, key: u64, sealed_turns: &[u8]) -> Result<(), Wrong> {
+        decode_key(sealed_turns)?;
+        ensure(self.conversations.get(key)?.is_none(), "its record is there")
+    }
+
+    /// Checks that the conversation of an erasure was erased.
+    pub(super) fn erasure(&self, life: u64, erasure: &[u8]) -> Result<(), Wrong> {
+        let Erasure { key, .. } = Erasure::decode(Life(life), erasure)?;
+        ensure(self.is_erased(key)?, format_args!("no note says that conversation #{key} was erased"))
     }
 
     pub(super) fn conversation_sums(&self, key: u64, sums: &[u8]) -> Result<(), Wrong> {
         drop(decode_plain::<ConversationSums>(ConversationSumRows::WHAT, sums)?);
-        ensure(self.conversations.get(key)?.is_some(), "its conversation is unknown")
+        self.known(key)
     }
 }

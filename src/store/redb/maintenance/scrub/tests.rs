@@ -4,19 +4,21 @@ use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::Pass;
 use super::rows::Tables;
+use crate::store::redb::maintenance::check::tests::each_table::filled;
 use crate::store::redb::maintenance::check::tests::set_up::{
     damage, hash, id, lose, open, refusal, seal, sealing, sound, staged, told,
 };
 use crate::store::redb::maintenance::check::{check, repair};
 use crate::store::redb::tables::findings::Finding;
 use crate::store::redb::tables::indexed::StoredOrdinal;
+use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedRecords;
 use crate::store::redb::tables::row::{self, Stored};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, CONVERSATIONS, INDEX, KEYS, LABELS, OPEN_STEPS, OPEN_TURNS, POSITIONS, ROLLUPS, TURNS,
+    ACTIVITY, CONVERSATIONS, ERASED, ERASURES, INDEX, KEYS, LABELS, OPEN_STEPS, OPEN_TURNS, POSITIONS, ROLLUPS, TURNS,
 };
 use crate::store::redb::tables::store_file::StoreFile;
-use crate::store::{FaultKind, TurnOutcome};
+use crate::store::{FaultKind, Life, TurnOutcome};
 
 /// Runs a pass over a stopped store, in steps of so many bytes. Returns the findings and the number of steps.
 fn pass(directory: &Path, budget: usize) -> (Vec<Finding>, u64, u64) {
@@ -33,18 +35,21 @@ fn pass(directory: &Path, budget: usize) -> (Vec<Finding>, u64, u64) {
 
 #[tokio::test]
 async fn a_sound_store_has_no_findings_however_small_the_steps_are() {
-    let directory = sound().await;
+    let directory = filled().await;
     let (found, rows, steps) = pass(directory.path(), usize::MAX);
-    assert_eq!((found, steps), (vec![], 13), "one step for each table");
+    assert_eq!((found, steps), (vec![], 17), "one step for each table");
     let (found, again, steps) = pass(directory.path(), 1);
     assert_eq!((found, again), (vec![], rows), "each row is read once");
     // The last row of a table may end a step, so that the next step finds no further row.
-    assert!((rows..=rows + 13).contains(&steps), "{steps} steps for {rows} rows");
+    assert!((rows..=rows + 17).contains(&steps), "{steps} steps for {rows} rows");
 }
 
 /// Damages a sound store. Asserts that a pass of any steps finds it.
 async fn assert_found(expected: &str, of: Option<&str>, damaged: impl FnOnce(&Path)) {
-    let directory = sound().await;
+    assert_found_in(&sound().await, expected, of, damaged);
+}
+
+fn assert_found_in(directory: &tempfile::TempDir, expected: &str, of: Option<&str>, damaged: impl FnOnce(&Path)) {
     damaged(directory.path());
     for budget in [1, usize::MAX] {
         let (found, ..) = pass(directory.path(), budget);
@@ -174,6 +179,35 @@ async fn each_kind_of_damage_to_open_turns_lists_and_sums_is_found() {
         damage(path, ROLLUPS, |rollups| drop(rollups.insert((0, 0, first), Stored::as_it_is(&[7; 40])).unwrap()));
     })
     .await;
+}
+
+/// Returns the life and the key of the conversation that is being erased.
+fn erasure(directory: &Path) -> (u64, u64) {
+    let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
+    let erasures = database.begin_read().unwrap().open_table(ERASURES).unwrap();
+    let (life, erasure) = erasures.first().unwrap().unwrap();
+    let life = life.value();
+    (life, Erasure::decode(Life(life), erasure.value().verify(&life).unwrap()).unwrap().key)
+}
+
+#[tokio::test]
+async fn each_kind_of_damage_to_erasures_is_found() {
+    for expected in [
+        |_: u64, key: u64| format!("turn 1 of conversation #{key}: its conversation is unknown"),
+        |life: u64, key: u64| format!("the erasure {life:016x}: no note says that conversation #{key} was erased"),
+    ] {
+        let directory = filled().await;
+        let (life, key) = erasure(directory.path());
+        assert_found_in(&directory, &expected(life, key), None, |path| {
+            damage(path, ERASED, |erased| drop(erased.remove(key).unwrap()));
+        });
+    }
+    let directory = filled().await;
+    assert_found_in(&directory, "the erased conversation #1: its record is there", Some("a"), |path| {
+        damage(path, ERASED, |erased| {
+            erased.insert(1, row::seal(&1, &mut 2u64.to_le_bytes().to_vec())).unwrap();
+        });
+    });
 }
 
 #[tokio::test]

@@ -59,6 +59,8 @@ pub(crate) enum RecordFlaw {
     InJournal,
     #[error("a backup would lack the commits to its conversation that the journal has")]
     LackingInBackup,
+    #[error("it erases a conversation and has changes of it")]
+    NotEmpty,
     #[error("it leads to another turn")]
     OtherTurn,
     #[error("the conversation has another")]

@@ -7,6 +7,7 @@
 //! - `conversation`: the record of a conversation.
 //! - `open_turn`: the records of an open turn: its head and its steps.
 //! - `at_position`: the record at a position of the order.
+//! - `erasure`: the record of a conversation that is being erased. It has two numbers, and no version.
 //! - `damaged`: why a value does not decode.
 //!
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
@@ -14,6 +15,7 @@
 pub(crate) mod at_position;
 pub(crate) mod conversation;
 pub(crate) mod damaged;
+pub(crate) mod erasure;
 pub(crate) mod open_turn;
 mod twin;
 

@@ -3,10 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
 use uuid::Uuid;
 
-use super::choose::{self, Ids, OpenTurnName};
+use super::choose::{self, ErasedKeys, Ids, OpenTurnName};
 use super::journal::{self, Expected, Rebuilt};
 use super::pages::PageFile;
 use super::rows::{FOUND, take_found, take_reached, wanted};
@@ -32,8 +32,9 @@ use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::row::{self, Rows};
 use crate::store::redb::tables::schema::{
-    CONVERSATIONS, Conversations, LOST_JOURNAL_ROWS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN,
-    OPEN_TURNS, OpenTurns, Positions, ROWS, TURNS, Turns, copy_tables, count_live_bytes, make_tables,
+    CONVERSATIONS, Conversations, ERASURES, ErasedCosts, ErasedRollups, LOST_JOURNAL_ROWS, LOST_OPEN_STEPS,
+    LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, OPEN_TURNS, OpenTurns, Positions, ROWS, TURNS, Turns, copy_tables,
+    count_live_bytes, make_tables,
 };
 use crate::store::redb::tables::write::begin_write;
 use crate::turn::RunningTime;
@@ -73,8 +74,8 @@ pub(super) fn build(
     let (mut staged, ids) = match main {
         MainSource::Sound(main) => (copied(main, &txn).map_err(failed_main)?, None),
         MainSource::Damaged(file) => {
-            let (staged, ids) = scanned(file, &txn).map_err(failed_main)?;
-            (staged, Some(ids))
+            let (staged, ids, erased) = scanned(file, &txn).map_err(failed_main)?;
+            (staged, Some((ids, erased)))
         }
     };
     let rebuilt;
@@ -89,8 +90,9 @@ pub(super) fn build(
             (Some(&rebuilt.database), Some(&rebuilt))
         }
     };
-    if let Some(ids) = ids {
-        (staged.old, staged.erased) = complete(&txn, ids, found, &staged.expected.store_ids).map_err(failed_main)?;
+    if let Some((ids, erased)) = ids {
+        (staged.old, staged.erased) =
+            complete(&txn, ids, &erased, found, &staged.expected.store_ids).map_err(failed_main)?;
     }
     txn.commit().map_err(|error| failed_main(error.into()))?;
     let replayed = match found {
@@ -126,7 +128,7 @@ fn copied(main: &Database, txn: &WriteTransaction) -> Result<Staged, Failure> {
 }
 
 /// Stages what the pages of a damaged main file have.
-fn scanned(file: &PageFile, txn: &WriteTransaction) -> Result<(Staged, Ids), Failure> {
+fn scanned(file: &PageFile, txn: &WriteTransaction) -> Result<(Staged, Ids, ErasedKeys), Failure> {
     make_tables(txn)?;
     txn.open_table(LOST_TURNS)?;
     let reached = walk(file, &wanted()?, &mut |table, leaf, is_sound| take_reached(txn, table, leaf, is_sound))?;
@@ -157,7 +159,9 @@ fn scanned(file: &PageFile, txn: &WriteTransaction) -> Result<(Staged, Ids), Fai
     };
     drop(meta);
     let lost_before = lost_ranges(txn)?;
-    let ids = choose::keys(txn)?;
+    choose::labels(txn)?;
+    let erased_keys = choose::erased_keys(txn)?;
+    let ids = choose::keys(txn, &erased_keys)?;
     let expected = Expected { store_ids, journal_id, marks };
     let is_partial = !reached.is_whole();
     let mut unknown = Vec::new();
@@ -167,8 +171,16 @@ fn scanned(file: &PageFile, txn: &WriteTransaction) -> Result<(Staged, Ids), Fai
     if reached.lacks(OpenTurns::NAME) {
         unknown.push(Loss::UnknownOpenTurns);
     }
+    // The turns of an erased conversation that are not removed yet count for the sums of erased turns.
+    let is_erasing = !txn.open_table(ERASURES)?.is_empty()?;
+    if reached.lacks(ErasedRollups::NAME)
+        || reached.lacks(ErasedCosts::NAME)
+        || is_erasing && reached.lacks(Turns::NAME)
+    {
+        unknown.push(Loss::SumsOfErasedTurns);
+    }
     let (erased, old) = (Vec::new(), BTreeSet::new());
-    Ok((Staged { expected, running, lost_before, erased, unknown, old, is_partial }, ids))
+    Ok((Staged { expected, running, lost_before, erased, unknown, old, is_partial }, ids, erased_keys))
 }
 
 /// Returns the number of the last repair that has moved rows aside; 0 if there is none.
@@ -185,6 +197,7 @@ fn last_repair(txn: &WriteTransaction) -> Result<u64, Failure> {
 fn complete(
     txn: &WriteTransaction,
     mut ids: Ids,
+    erased_keys: &ErasedKeys,
     journal: Option<&Database>,
     store_ids: &[Uuid],
 ) -> Result<(BTreeSet<OpenTurnName>, Vec<Range>), Failure> {
@@ -198,13 +211,14 @@ fn complete(
         }
     }
     choose::drop_erased(txn, &mut ids, &erased)?;
-    choose::note_lost(txn, &ids, &erased)?;
-    choose::index(txn, &ids)?;
+    choose::note_lost(txn, &ids, erased_keys, &erased)?;
+    choose::index(txn, &ids, erased_keys)?;
     let repair = WriteMeta::write(txn)?.next_repair()?;
-    choose::set_unnamed_aside(txn, &ids, repair)?;
+    choose::set_unnamed_aside(txn, &ids, erased_keys, repair)?;
     let old = choose::open_turns(txn, &ids)?;
     txn.delete_table(FOUND)?;
-    let last = [ids.last_key_value().map(|(key, _)| *key), lost_ranges(txn)?.last().map(|range| range.key)];
+    let last_id = ids.last_key_value().map(|(key, _)| *key);
+    let last = [last_id, erased_keys.last().copied(), lost_ranges(txn)?.last().map(|range| range.key)];
     let last = last.into_iter().flatten().max().unwrap_or_default();
     let mut meta = WriteMeta::write(txn)?;
     if meta.next_key().map_or(true, |next| next <= last) {
@@ -333,7 +347,8 @@ fn write_pieces(txn: &WriteTransaction, memtable: &Memtable, hasher: TurnHasher)
     let (pieces, runs) = (memtable.contents().all().cloned().collect(), memtable.runs().cloned().collect());
     let last = memtable.last_row();
     // The sums are computed from the turns afterwards.
-    Transfer { pieces, runs, checkpoint: Some(last), newest: last, sums: None }.write(txn, hasher)?;
+    let transfer = Transfer { pieces, runs, checkpoint: Some(last), newest: last, last_row: last.number, sums: None };
+    transfer.write(txn, hasher)?;
     Ok(())
 }
 

@@ -3,19 +3,22 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use redb::{ReadableTable, TableHandle, Value, WriteTransaction};
+use redb::{ReadableTable, TableDefinition, TableHandle, Value, WriteTransaction};
 
 use super::rows::FOUND;
+use crate::store::contract::Life;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::indexed::StoredOrdinal;
 use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
+use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedHead;
-use crate::store::redb::tables::row::{self, KeyOf, Rows, Stored};
+use crate::store::redb::tables::row::{self, KeyOf, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, INDEX, KEYS, Keys, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS,
-    OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Positions, TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, ERASED, ERASURES, Erased, Erasures, INDEX, KEYS, Keys, LABELS,
+    LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS,
+    Positions, TURNS, Turns,
 };
 use crate::turn::ConversationId;
 
@@ -56,16 +59,74 @@ fn value_of<'a, T: Rows>(key: &KeyOf<'_, T>, row: &'a [u8]) -> Option<&'a [u8]> 
     Stored::<T>::as_it_is(row).verify(key).ok()
 }
 
+/// The keys of the erased conversations.
+pub(super) type ErasedKeys = BTreeSet<u64>;
+
+/// Completes the notes of erased conversations, and returns the keys of these. Removes what is left of their ids.
+///
+/// An erasure is durable in the journal before a flush notes it, so even a note of a transaction that was never committed
+/// is right. A note of an earlier time may be of an erasure that has ended; then there is nothing left to remove.
+pub(super) fn erased_keys(txn: &WriteTransaction) -> Result<ErasedKeys, Failure> {
+    complete::<Erased>(txn, ERASED)?;
+    complete::<Erasures>(txn, ERASURES)?;
+    let (notes, mut erasures) = (txn.open_table(ERASED)?, txn.open_table(ERASURES)?);
+    let mut erased = ErasedKeys::new();
+    for row in notes.iter()? {
+        let (key, note) = row?;
+        if note.value().verify(&key.value()).is_ok() {
+            erased.insert(key.value());
+        }
+    }
+    for row in erasures.iter()? {
+        let (life, erasure) = row?;
+        let erasure = erasure.value().verify(&life.value());
+        if let Ok(erasure) = erasure.and_then(|bytes| Erasure::decode(Life(life.value()), bytes)) {
+            erased.insert(erasure.key);
+        }
+    }
+    txn.open_table(KEYS)?
+        .retain(|id, key| !key.verify(&id).and_then(decode_key).is_ok_and(|key| erased.contains(&key)))?;
+    for row in txn.open_table(CONVERSATIONS)?.extract_if(|key, _| erased.contains(&key))? {
+        let (key, record) = row?;
+        let key = key.value();
+        if let Ok(record) = record.value().verify(&key).and_then(ConversationRecord::decode) {
+            // Rows of the journal from before the erasure are passed over because of this row.
+            let (life, erasure) = (record.life.0, Erasure { life: record.life, key, row: 0 });
+            erasures.insert(life, row::seal(&life, &mut erasure.encode()))?;
+        }
+    }
+    Ok(erased)
+}
+
+/// Completes the labels of sums.
+pub(super) fn labels(txn: &WriteTransaction) -> Result<(), Failure> {
+    complete::<Labels>(txn, LABELS)
+}
+
+/// Completes a table whose rows never change, so any found row is right.
+fn complete<T: Rows>(txn: &WriteTransaction, table: TableDefinition<'static, T::Key, Row<T>>) -> Result<(), Failure> {
+    let mut table = txn.open_table(table)?;
+    each_found::<T>(txn, |key, rows| {
+        let is_there = table.get(&key)?.is_some();
+        if let Some(row) = rows.first().filter(|_| !is_there) {
+            table.insert(&key, Stored::as_it_is(row))?;
+        }
+        Ok(())
+    })
+}
+
 /// Says which key each conversation has, and writes the missing rows of the keys.
 ///
 /// The rows that were reached decide first. A found row may be of a transaction that was never committed, in which a
-/// conversation had a key that another one got later. So a key is given to the one conversation that has no other.
-pub(super) fn keys(txn: &WriteTransaction) -> Result<Ids, Failure> {
+/// conversation had a key that another one got later. So a key is given to the one conversation that has no other. The
+/// keys of erased conversations are given to none.
+pub(super) fn keys(txn: &WriteTransaction, erased: &ErasedKeys) -> Result<Ids, Failure> {
     let mut ids = Ids::new();
     let mut named = BTreeSet::new();
     let mut name = |key: u64, id: &str| {
         if let Ok(id) = ConversationId::new(id)
             && !ids.contains_key(&key)
+            && !erased.contains(&key)
             && named.insert(id.clone())
         {
             ids.insert(key, id);
@@ -94,6 +155,7 @@ pub(super) fn keys(txn: &WriteTransaction) -> Result<Ids, Failure> {
     let mut claim = |key: u64, id: &str, version: u64| {
         if let Ok(id) = ConversationId::new(id)
             && !ids.contains_key(&key)
+            && !erased.contains(&key)
             && !named.contains(&id)
         {
             claims.add(key, id, version);
@@ -249,8 +311,14 @@ pub(super) fn drop_erased(txn: &WriteTransaction, ids: &mut Ids, erased: &BTreeS
 }
 
 /// Notes the turns that are lost: ordinals that were given, and of which there is no turn. Moves aside the turns of
-/// conversations whose ids are lost. So no ordinal is given again.
-pub(super) fn note_lost(txn: &WriteTransaction, ids: &Ids, erased: &BTreeSet<(u64, u64)>) -> Result<(), Failure> {
+/// conversations whose ids are lost. So no ordinal is given again. Turns of erased conversations stay until the erasures
+/// go on.
+pub(super) fn note_lost(
+    txn: &WriteTransaction,
+    ids: &Ids,
+    erased_keys: &ErasedKeys,
+    erased: &BTreeSet<(u64, u64)>,
+) -> Result<(), Failure> {
     let (mut turns, mut lost) = (txn.open_table(TURNS)?, txn.open_table(LOST_TURNS)?);
     let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
     let mut given = |key: u64, ordinal: u64| {
@@ -261,7 +329,7 @@ pub(super) fn note_lost(txn: &WriteTransaction, ids: &Ids, erased: &BTreeSet<(u6
         let (key, ordinal) = row?.0.value();
         given(key, ordinal);
     }
-    for row in turns.extract_if(|(key, _), _| !ids.contains_key(&key))? {
+    for row in turns.extract_if(|(key, _), _| !ids.contains_key(&key) && !erased_keys.contains(&key))? {
         let (place, value) = row?;
         lost.insert(place.value(), value.value().unverified())?;
     }
@@ -298,7 +366,7 @@ pub(super) fn note_lost(txn: &WriteTransaction, ids: &Ids, erased: &BTreeSet<(u6
             *end = highest.max(*end);
         }
     }
-    for (key, end) in ends {
+    for (key, end) in ends.into_iter().filter(|(key, _)| !erased_keys.contains(key)) {
         let mut missing = Vec::new();
         let mut expected = 1;
         for row in turns.range((key, 0)..=(key, end))? {
@@ -337,7 +405,7 @@ const MOST_MISSING: usize = 1_000_000;
 
 /// Completes the index with the found rows of lost turns, so that these are not sealed again. The other rows of the
 /// index are computed from the turns. Drops the rows of unknown conversations.
-pub(super) fn index(txn: &WriteTransaction, ids: &Ids) -> Result<(), Failure> {
+pub(super) fn index(txn: &WriteTransaction, ids: &Ids, erased: &ErasedKeys) -> Result<(), Failure> {
     let (mut index, lost) = (txn.open_table(INDEX)?, txn.open_table(LOST_TURNS)?);
     each_found_index(txn, |place, ordinal| {
         if ids.contains_key(&place.0) && lost.get((place.0, ordinal))?.is_some() && index.get(place)?.is_none() {
@@ -345,7 +413,7 @@ pub(super) fn index(txn: &WriteTransaction, ids: &Ids) -> Result<(), Failure> {
         }
         Ok(())
     })?;
-    index.retain(|(key, _), _| ids.contains_key(&key))?;
+    index.retain(|(key, _), _| ids.contains_key(&key) || erased.contains(&key))?;
     Ok(())
 }
 
@@ -433,15 +501,21 @@ fn conversations_with_unknown_turns(txn: &WriteTransaction) -> Result<BTreeSet<u
 }
 
 /// Moves aside the open turns of conversations whose ids are lost.
-pub(super) fn set_unnamed_aside(txn: &WriteTransaction, ids: &Ids, repair: u64) -> Result<(), Failure> {
+pub(super) fn set_unnamed_aside(
+    txn: &WriteTransaction,
+    ids: &Ids,
+    erased: &ErasedKeys,
+    repair: u64,
+) -> Result<(), Failure> {
+    let is_unnamed = |key: u64| !ids.contains_key(&key) && !erased.contains(&key);
     let (mut heads, mut lost) = (txn.open_table(OPEN_TURNS)?, txn.open_table(LOST_OPEN_TURNS)?);
-    for row in heads.extract_if(|(key, _), _| !ids.contains_key(&key))? {
+    for row in heads.extract_if(|(key, _), _| is_unnamed(key))? {
         let (place, value) = row?;
         let (key, turn_id) = place.value();
         lost.insert((repair, key, turn_id), value.value().unverified())?;
     }
     let (mut steps, mut lost) = (txn.open_table(OPEN_STEPS)?, txn.open_table(LOST_OPEN_STEPS)?);
-    for row in steps.extract_if(|(key, ..), _| !ids.contains_key(&key))? {
+    for row in steps.extract_if(|(key, ..), _| is_unnamed(key))? {
         let (place, value) = row?;
         let (key, turn_id, step) = place.value();
         lost.insert((repair, key, turn_id, step), value.value().unverified())?;

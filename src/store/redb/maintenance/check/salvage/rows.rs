@@ -13,7 +13,8 @@ use crate::store::redb::tables::indexed::Indexed;
 use crate::store::redb::tables::meta::{META, store_id_among};
 use crate::store::redb::tables::row::{CheckedKey, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
-    ConversationSumRows, Costs, INDEX, Labels, Positions, ROWS, Role, Rollups, TURNS, TableVisitor, visit_tables,
+    ConversationSumRows, Costs, ErasedCosts, ErasedRollups, INDEX, Positions, ROWS, Role, Rollups, TURNS, TableVisitor,
+    visit_tables,
 };
 
 /// Rows of pages that no sound page leads to: name of the table, key, and the checksum, which distinguishes different
@@ -21,7 +22,10 @@ use crate::store::redb::tables::schema::{
 pub(super) const FOUND: TableDefinition<(&str, &[u8], u64), &[u8]> = TableDefinition::new("found_rows");
 
 /// The tables that are not salvaged, because they are computed anew from the turns.
-const DERIVED: [&str; 4] = [Labels::NAME, Rollups::NAME, Costs::NAME, ConversationSumRows::NAME];
+const DERIVED: [&str; 3] = [Rollups::NAME, Costs::NAME, ConversationSumRows::NAME];
+
+/// The tables whose rows change and do not say which of them is the latest, so a row of an unknown time is not taken.
+const TIMELESS: [&str; 2] = [ErasedRollups::NAME, ErasedCosts::NAME];
 
 fn widths<K: Key, V: Value>() -> Widths {
     Widths { key: K::fixed_width(), value: V::fixed_width() }
@@ -158,7 +162,8 @@ impl TableVisitor for TakeFound<'_> {
     fn visit_rows<T: Rows>(&mut self, _: TableDefinition<'static, T::Key, Row<T>>) -> Result<(), Failure> {
         // The positions of a lacking turn may say that it was erased.
         let of_lacking_turns = T::NAME == Positions::NAME && self.reached.lacks(TURNS.name());
-        let is_wanted = !DERIVED.contains(&T::NAME) && self.reached.lacks(T::NAME) || of_lacking_turns;
+        let is_taken = !DERIVED.contains(&T::NAME) && !TIMELESS.contains(&T::NAME);
+        let is_wanted = is_taken && self.reached.lacks(T::NAME) || of_lacking_turns;
         if self.is_known || !is_wanted {
             return Ok(());
         }

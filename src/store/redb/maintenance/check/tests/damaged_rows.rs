@@ -1,11 +1,13 @@
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::{ReadableTable, TableDefinition};
 
 use super::set_up::{
     assert_found_and_repaired, bytes, damage, hash, id, lose, lost, open, seal, sealing, sound, told, turn,
 };
+use crate::report::NoPrices;
 use crate::store::redb::maintenance::check::{check, repair};
 use crate::store::redb::maintenance::compact::{CompactError, compact};
 use crate::store::redb::tables::indexed::StoredOrdinal;
@@ -186,7 +188,7 @@ async fn a_damaged_row_is_neither_backed_up_nor_compacted() {
     assert!(matches!(refused, BackupError::Damaged(_)), "{}", refused.in_full());
     store.close().await;
     let before = bytes(directory.path());
-    let refused = compact(directory.path()).unwrap_err();
+    let refused = compact(directory.path(), Arc::new(NoPrices)).unwrap_err();
     assert!(matches!(refused, CompactError::Damaged { .. }), "{refused}");
     assert!(tells(directory.path()) && bytes(directory.path()) == before);
 }

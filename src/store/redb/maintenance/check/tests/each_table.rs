@@ -1,13 +1,18 @@
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::{Database, Key, ReadableTable, TableDefinition, TableHandle, Value, WriteTransaction};
 
 use super::set_up::{id, open, sound, told, turn};
+use crate::report::NoPrices;
+use crate::settings::StoreSettings;
 use crate::store::redb::maintenance::check::{check, repair};
+use crate::store::redb::maintenance::compact::compact;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::schema::{Role, TableVisitor, visit_tables};
 use crate::store::redb::tables::store_file::StoreFile;
-use crate::store::{Commit, Version};
+use crate::store::redb::writer::backoff::Backoff;
+use crate::store::{Commit, Location, RedbEngine, Version};
 use crate::turn::{Done, EpochMillis, Progress, TurnLabels, Usage};
 
 /// Changes the first byte of the last row of the `nth` table of data, and notes the name of the table.
@@ -58,17 +63,31 @@ fn spoil(directory: &Path, nth: usize) -> Option<String> {
     spoiled
 }
 
-/// Returns a sound store with a row in each table of data. Costs have a row for a turn with tokens.
-async fn filled() -> tempfile::TempDir {
+/// Returns a sound store with a row in each table of data. Costs have a row for a turn with tokens. One conversation was
+/// erased, and another one is being erased.
+pub(in crate::store::redb::maintenance) async fn filled() -> tempfile::TempDir {
     let directory = sound().await;
+    let commit = |name| {
+        let mut turn = turn("counted");
+        turn.fold(&Progress::Start(TurnLabels::of_model("m")));
+        let usage = Usage { input_tokens: 900.into(), output_tokens: 20.into(), ..Usage::default() };
+        turn.fold(&Progress::Usage { step_id: None, report: usage.into(), is_final: false });
+        let sealed = vec![turn.seal(&Done::because("stop"), EpochMillis::new(3))];
+        Commit { conversation_id: id(name), expected_version: Version(0), staged: Vec::new(), sealed }
+    };
     let store = open(directory.path());
-    let mut turn = turn("counted");
-    turn.fold(&Progress::Start(TurnLabels::of_model("m")));
-    let usage = Usage { input_tokens: 900.into(), output_tokens: 20.into(), ..Usage::default() };
-    turn.fold(&Progress::Usage { step_id: None, report: usage.into(), is_final: false });
-    let sealed = vec![turn.seal(&Done::because("stop"), EpochMillis::new(3))];
-    let commit = Commit { conversation_id: id("c"), expected_version: Version(0), staged: Vec::new(), sealed };
-    store.commit(commit).await.unwrap();
+    for name in ["c", "erased", "being erased"] {
+        store.commit(commit(name)).await.unwrap();
+    }
+    assert_eq!(store.erase(id("erased")).await, Ok(true));
+    store.close().await;
+    compact(directory.path(), Arc::new(NoPrices)).unwrap();
+    // Nothing runs in the background, so the rows are not removed before the store is closed.
+    let location = Location::Directory(directory.path().to_owned());
+    let (store, mut writer) = RedbEngine::prepare(location, &StoreSettings::default(), Backoff::default()).unwrap();
+    writer.checkpoint_by_hand();
+    std::thread::spawn(move || writer.run());
+    assert_eq!(store.erase(id("being erased")).await, Ok(true));
     store.close().await;
     directory
 }
@@ -86,5 +105,5 @@ async fn a_spoiled_row_of_any_table_is_found_and_repaired() {
         assert_eq!(told(&after), [""; 0], "a repair must mend {table}: see repair.rs");
         spoiled += 1;
     }
-    assert!(spoiled > 11, "the tables were not found");
+    assert!(spoiled > 15, "the tables were not found");
 }

@@ -15,7 +15,7 @@
 
 mod damaged_rows;
 mod disagreements;
-mod each_table;
+pub(in crate::store::redb::maintenance) mod each_table;
 mod files;
 mod flipped_bits;
 mod journal;

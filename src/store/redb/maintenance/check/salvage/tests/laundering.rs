@@ -1,12 +1,14 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::backends::InMemoryBackend;
 use redb::{Builder, ReadableDatabase};
 
 use super::world::World;
 use super::{damages, is_clean};
+use crate::report::NoPrices;
 use crate::simulate::random::Random;
 use crate::store::redb::files::look::look_at;
 use crate::store::redb::maintenance::compact::{CompactError, compact};
@@ -46,7 +48,7 @@ async fn no_damaged_file_is_compacted_or_backed_up_as_if_it_were_sound() {
         if !is_clean(directory.path()) {
             damaged += 1;
             hidden += u64::from(is_hidden_by_a_blind_copy(directory.path()));
-            let refused = compact(directory.path());
+            let refused = compact(directory.path(), Arc::new(NoPrices));
             let Err(error) = refused else { panic!("{damage}: the file was compacted") };
             assert!(matches!(error, CompactError::Damaged { .. }), "{damage}: {error}");
             assert!(error.to_string().contains("check --repair"), "{error}");

@@ -14,6 +14,10 @@ use crate::turn::{
 };
 
 const CONVERSATIONS: u64 = 30;
+/// A conversation that was erased before the commits that are in the tables ended.
+const ERASED: u64 = 30;
+/// A conversation whose erasure is in the journal only, if there is a journal.
+const ERASED_IN_JOURNAL: u64 = 31;
 /// The commits to each conversation that are in the tables, and those that are in the journal only.
 const IN_TABLES: u64 = 8;
 const IN_JOURNAL: u64 = 3;
@@ -76,7 +80,7 @@ type Answers = (BTreeMap<(String, u64), StoredTurn>, BTreeMap<(String, String), 
 
 fn answers(store: &RedbEngine) -> Answers {
     let (mut sealed, mut open) = (BTreeMap::new(), BTreeMap::new());
-    for id in (0..CONVERSATIONS).map(id) {
+    for id in (0..=ERASED_IN_JOURNAL).map(id) {
         for turn in store.all_turns(&id).unwrap() {
             sealed.insert((id.to_string(), turn.ordinal.get()), turn);
         }
@@ -93,13 +97,15 @@ impl World {
         let store = open(directory.path());
         let mut versions = 0..IN_TABLES;
         for version in versions.by_ref() {
-            for conversation in 0..CONVERSATIONS {
+            for conversation in 0..=ERASED_IN_JOURNAL {
                 store.commit(commit(conversation, version)).await.unwrap();
             }
         }
+        assert_eq!(store.erase(id(ERASED)).await, Ok(true));
         store.close().await;
         if !is_closed {
             let store = open(directory.path());
+            assert_eq!(store.erase(id(ERASED_IN_JOURNAL)).await, Ok(true));
             for version in IN_TABLES..IN_TABLES + IN_JOURNAL {
                 for conversation in 0..CONVERSATIONS {
                     store.commit(commit(conversation, version)).await.unwrap();
@@ -211,7 +217,7 @@ impl World {
 
     fn compare_sealed(&self, found: &BTreeMap<(String, u64), StoredTurn>, losses: &[Loss], damage: &str) -> usize {
         let mut lost = 0;
-        for (place, turn) in found {
+        for (place, turn) in found.iter().filter(|(place, _)| !may_be_back(&place.0, losses)) {
             assert!(self.sealed.get(place) == Some(turn), "{damage}: {place:?} is another turn");
         }
         for place in self.sealed.keys().filter(|place| !found.contains_key(place)) {
@@ -243,7 +249,7 @@ impl World {
             })
         };
         let mut lost = 0;
-        for (place, turn) in found {
+        for (place, turn) in found.iter().filter(|(place, _)| !may_be_back(&place.0, losses)) {
             let is_right = self.open.get(place) == Some(turn);
             assert!(is_right || is_named(place) && self.open.contains_key(place), "{damage}: {place:?} is wrong");
             lost += usize::from(!is_right);
@@ -258,6 +264,11 @@ impl World {
 
 fn is_of_a_journal(loss: &Loss) -> bool {
     matches!(loss, Loss::JournalRows { .. } | Loss::Commits { .. } | Loss::JournalEnd { .. })
+}
+
+/// Returns whether a conversation was erased in a row of the journal that is lost.
+fn may_be_back(conversation: &str, losses: &[Loss]) -> bool {
+    conversation == id(ERASED_IN_JOURNAL).as_str() && losses.iter().any(is_of_a_journal)
 }
 
 fn is_of_an_unknown_conversation(loss: &Loss) -> bool {

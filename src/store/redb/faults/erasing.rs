@@ -1,0 +1,72 @@
+//! A conversation of many turns is erased, and its rows are removed in many transactions. The test crashes the disk in
+//! each of them.
+
+use super::client::{Client, Sabotage};
+use super::disk::Disk;
+use super::from_environment;
+use super::workload::Operation;
+use crate::simulate::random::Random;
+use crate::store::{Commit, StagedTurn, Version};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, TurnId, Usage};
+
+/// The test crashes at every so many changes of the disk. `TURN_METRICS_TEST_ERASE_STRIDE=1` crashes at each.
+const STRIDE: u64 = 9;
+
+/// Returns a commit that seals this many turns and stages another one.
+fn commit(name: &str, version: u64, turns: u64) -> Commit {
+    let turn = |id: String| {
+        let mut turn = OpenTurn::new(TurnId::new(id).unwrap());
+        let usage = Usage { input_tokens: 900.into(), output_tokens: 20.into(), ..Usage::default() };
+        let step_id = Some(StepId::new(format!("{}#0", turn.id)).unwrap());
+        turn.fold(&Progress::Usage { step_id, report: usage.into(), is_final: false });
+        turn
+    };
+    let done = Done { model: Some("m".into()), ..Done::because("stop") };
+    let staged = StagedTurn { turn: turn(format!("open-{version}")), last_event_at: RunningTime::new(1) };
+    let sealed = (0..turns).map(|nth| turn(format!("t{version}-{nth}")).seal(&done, EpochMillis::new(nth * 70_000)));
+    Commit {
+        conversation_id: ConversationId::new(name).unwrap(),
+        expected_version: Version(version),
+        staged: vec![staged.into()],
+        sealed: sealed.collect(),
+    }
+}
+
+/// Erases a conversation and removes its rows. The disk crashes at the change number `crash_after` after that began.
+/// Returns whether it crashed before all was done.
+fn attack(crash_after: u64) -> bool {
+    let disk = Disk::default();
+    let mut client = Client::new(disk.clone(), Sabotage::None);
+    client.start().unwrap();
+    for (name, version, turns) in [("gone", 0, 400), ("stays", 0, 5), ("gone", 1, 400), ("gone", 2, 300)] {
+        client.perform(Operation::Commits(vec![commit(name, version, turns)])).unwrap();
+    }
+    client.perform(Operation::Close).unwrap();
+    // Some of its turns are only in the memtable.
+    client.perform(Operation::Commits(vec![commit("gone", 3, 3)])).unwrap();
+    disk.plan_crash(crash_after);
+    client.perform(Operation::Erase(ConversationId::new("gone").unwrap())).unwrap();
+    client.perform(Operation::Commits(vec![commit("gone", 0, 2)])).unwrap();
+    for _ in 0..20 {
+        client.perform(Operation::Checkpoint(1)).unwrap();
+    }
+    let is_in_between = disk.has_crashed();
+    while !disk.has_crashed() {
+        client.perform(Operation::CheckWrite).unwrap();
+    }
+    client.lose();
+    disk.come_back(&mut Random::new(crash_after));
+    client.start().unwrap();
+    client.check().unwrap();
+    client.perform(Operation::Close).unwrap();
+    client.perform(Operation::Checkpoint(20)).unwrap();
+    client.check().unwrap();
+    is_in_between
+}
+
+#[test]
+fn an_erasure_survives_a_crash_at_any_moment_with_all_sums() {
+    let stride = from_environment("TURN_METRICS_TEST_ERASE_STRIDE").unwrap_or(STRIDE);
+    let crashes = (0..).step_by(usize::try_from(stride).unwrap()).take_while(|after| attack(*after)).count();
+    assert!(crashes as u64 * stride > 60, "all was done after {crashes} crashes");
+}
