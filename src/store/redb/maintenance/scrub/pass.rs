@@ -271,7 +271,7 @@ impl Walk<'_> {
     fn tell(&mut self, place: impl FnOnce() -> Place, checked: Result<(), Wrong>) -> Result<(), Failure> {
         match checked {
             Ok(()) => Ok(()),
-            Err(Wrong::Failed(failure)) if !failure.is_damage() => Err(failure),
+            Err(Wrong::Failed(failure)) if failure.may_pass() => Err(failure),
             Err(wrong) => {
                 self.found.push(place().finding(wrong));
                 Ok(())

@@ -119,13 +119,13 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn open(txn: &ReadTransaction) -> Result<Self, Failure> {
+    /// Opens the tables. The hasher is of the open store, so that a damaged id of the store is a finding like others.
+    pub(super) fn open(txn: &ReadTransaction, hasher: TurnHasher) -> Result<Self, Failure> {
         let lost = match txn.open_table(LOST_TURNS) {
             Ok(lost) => Some(lost),
             Err(TableError::TableDoesNotExist(_)) => None,
             Err(error) => return Err(error.into()),
         };
-        let facts = ReadMeta::read(txn)?;
         Ok(Self {
             meta: txn.open_table(META)?,
             keys: txn.open_table(KEYS)?,
@@ -138,8 +138,8 @@ impl Tables {
             positions: txn.open_table(POSITIONS)?,
             rollups: ReadRollups::open(txn)?,
             lost,
-            hasher: TurnHasher::of(facts.store_id()?),
-            facts,
+            hasher,
+            facts: ReadMeta::read(txn)?,
         })
     }
 

@@ -1,19 +1,26 @@
 use std::path::Path;
+use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
-use super::Pass;
 use super::rows::Tables;
+use super::{Pass, Scrubber};
+use crate::store::redb::checkpoint::Checkpoint;
+use crate::store::redb::files::location::Location;
+use crate::store::redb::files::open_files::Files;
+use crate::store::redb::files::slot::Slot;
 use crate::store::redb::maintenance::check::tests::set_up::{
     damage, hash, id, lose, open, refusal, seal, sealing, sound, staged, told,
 };
 use crate::store::redb::maintenance::check::{check, repair};
 use crate::store::redb::tables::findings::Finding;
+use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::indexed::StoredOrdinal;
+use crate::store::redb::tables::meta::{META, ReadMeta};
 use crate::store::redb::tables::record::open_turn::StagedRecords;
 use crate::store::redb::tables::row::{self, Stored};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, CONVERSATIONS, INDEX, KEYS, LABELS, OPEN_STEPS, OPEN_TURNS, POSITIONS, ROLLUPS, TURNS,
+    ACTIVITY, CONVERSATIONS, FINDINGS, INDEX, KEYS, LABELS, OPEN_STEPS, OPEN_TURNS, POSITIONS, ROLLUPS, TURNS,
 };
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::{FaultKind, TurnOutcome};
@@ -21,9 +28,10 @@ use crate::store::{FaultKind, TurnOutcome};
 /// Runs a pass over a stopped store, in steps of so many bytes. Returns the findings and the number of steps.
 fn pass(directory: &Path, budget: usize) -> (Vec<Finding>, u64, u64) {
     let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
+    let hasher = TurnHasher::of(ReadMeta::of(&database).unwrap().store_id().unwrap());
     let (mut pass, mut found, mut steps) = (Pass::default(), Vec::new(), 0);
     while !pass.is_done() {
-        let tables = Tables::open(&database.begin_read().unwrap()).unwrap();
+        let tables = Tables::open(&database.begin_read().unwrap(), hasher).unwrap();
         pass.step(&tables, budget, &mut found).unwrap();
         tables.name_conversations(&mut found);
         steps += 1;
@@ -256,4 +264,35 @@ async fn a_damaged_fact_about_the_file_is_told_and_never_used() {
     let refused = refusal(directory.path());
     let fault = crate::store::Fault::from(refused);
     assert_eq!(fault.kind(), FaultKind::Damaged, "{}", fault.in_full());
+}
+
+/// Damages the tables of a running store, and scrubs it twice. Returns the findings that the store has then.
+fn found_while_it_runs(damage: impl FnOnce(&WriteTransaction)) -> Vec<String> {
+    let slot = Arc::new(Slot::new(Location::Memory.open(1 << 20).unwrap()));
+    let txn = slot.with(Files::write_tables).unwrap().unwrap();
+    damage(&txn);
+    txn.commit().unwrap();
+    let scrubber = Scrubber::new(Arc::clone(&slot), Arc::new(Checkpoint::new(Arc::clone(&slot), 1 << 20)));
+    for pass in 1..=2 {
+        scrubber.run().unwrap();
+        assert_eq!(scrubber.passes(), pass);
+    }
+    let txn = slot.with(Files::begin_read).unwrap().unwrap();
+    let findings = txn.open_table(FINDINGS).unwrap();
+    findings.iter().unwrap().map(|row| row.unwrap().0.value().to_owned()).collect()
+}
+
+#[test]
+fn damage_to_a_fact_or_to_the_tree_of_tables_of_a_running_store_is_a_finding() {
+    let fact = |name: &'static str| {
+        found_while_it_runs(|txn| {
+            txn.open_table(META).unwrap().insert(name, Stored::as_it_is(&[7; 24])).unwrap();
+        })
+    };
+    let unfit = "a stored record of the store's own cannot be read: its checksum does not fit";
+    assert_eq!(fact("store_id"), [format!("`store_id` of the store: {unfit}")]);
+    let told = "the order of all turns: the store's own record `rolled_up` is missing or damaged".to_owned();
+    assert_eq!(fact("rolled_up"), [format!("`rolled_up` of the store: {unfit}"), told]);
+    let without_table = found_while_it_runs(|txn| assert!(txn.delete_table(TURNS).unwrap()));
+    assert_eq!(without_table, ["the tables: Table 'turns' does not exist"]);
 }
