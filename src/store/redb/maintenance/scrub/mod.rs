@@ -81,7 +81,8 @@ impl Scrubber {
         let (begun, hasher) = self.slot.with(|files| (files.begin_read(), files.hasher()))?;
         let mut place = "the tables".to_owned();
         let stepped = unwind::caught(|| -> Result<usize, Failure> {
-            let tables = Tables::open(&begun?, hasher)?;
+            let txn = begun?;
+            let tables = Tables::open(&txn, hasher)?;
             place = pass.table();
             let bytes = pass.step(&tables, STEP_BYTES, &mut found)?;
             tables.name_conversations(&mut found);

@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::rows::Tables;
 use super::{Pass, Scrubber};
@@ -18,9 +18,10 @@ use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::indexed::StoredOrdinal;
 use crate::store::redb::tables::meta::{META, ReadMeta};
 use crate::store::redb::tables::record::open_turn::StagedRecords;
-use crate::store::redb::tables::row::{self, Stored};
+use crate::store::redb::tables::row::{self, RawKey, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, CONVERSATIONS, FINDINGS, INDEX, KEYS, LABELS, OPEN_STEPS, OPEN_TURNS, POSITIONS, ROLLUPS, TURNS,
+    ACTIVITY, CONVERSATIONS, FINDINGS, INDEX, KEYS, Keys, LABELS, OPEN_STEPS, OPEN_TURNS, OpenTurns, POSITIONS,
+    ROLLUPS, TURNS,
 };
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::{FaultKind, TurnOutcome};
@@ -31,7 +32,8 @@ fn pass(directory: &Path, budget: usize) -> (Vec<Finding>, u64, u64) {
     let hasher = TurnHasher::of(ReadMeta::of(&database).unwrap().store_id().unwrap());
     let (mut pass, mut found, mut steps) = (Pass::default(), Vec::new(), 0);
     while !pass.is_done() {
-        let tables = Tables::open(&database.begin_read().unwrap(), hasher).unwrap();
+        let txn = database.begin_read().unwrap();
+        let tables = Tables::open(&txn, hasher).unwrap();
         pass.step(&tables, budget, &mut found).unwrap();
         tables.name_conversations(&mut found);
         steps += 1;
@@ -246,6 +248,33 @@ async fn a_table_that_cannot_be_read_is_a_finding_and_the_pass_goes_on() {
     let refused = store.commit(sealing("a", 1, "new")).await.unwrap_err();
     assert!(refused.to_string().starts_with("the store is unavailable"), "{refused}");
     lose(store).await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_no_text_is_a_finding_and_the_rows_behind_it_are_read() {
+    fn insert<T: Rows>(directory: &Path, key: &[u8], value: &[u8]) {
+        damage(directory, TableDefinition::<RawKey<T::Key>, Row<T>>::new(T::NAME), |rows| {
+            rows.insert(key, Stored::as_it_is(value)).unwrap();
+        });
+    }
+    let directory = sound().await;
+    insert::<Keys>(directory.path(), b"a\xff", &[1; 16]);
+    insert::<Keys>(directory.path(), b"b", &[1; 16]);
+    insert::<OpenTurns>(directory.path(), b"\x01\0\0\0\0\0\0\0p\xff", &[1; 16]);
+    insert::<OpenTurns>(directory.path(), b"\x02\0\0\0\0\0\0\0other", &[1; 16]);
+    for budget in [1, usize::MAX] {
+        let (found, ..) = pass(directory.path(), budget);
+        let texts: Vec<_> = found.iter().map(|finding| &*finding.text).collect();
+        for expected in [
+            "the row of the table conversation_keys under the bytes a\\xff: a stored key of a conversation cannot be \
+             read: its key is none",
+            "conversation b: a stored key of a conversation cannot be read: its checksum does not fit",
+            "open turn other of conversation #2: a stored open turn cannot be read: its checksum does not fit",
+        ] {
+            assert!(texts.contains(&expected), "{expected:?} is not in {texts:#?}");
+        }
+        assert!(texts.iter().any(|text| text.contains("under the bytes \\x01\\x00")), "{texts:#?}");
+    }
 }
 
 #[tokio::test]
