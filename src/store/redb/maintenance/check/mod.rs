@@ -1,7 +1,8 @@
 //! Verifies the files of a stopped store, and repairs everything that can be computed from its sealed turns.
 //!
 //! Invariants: a check changes no byte of the files. A repair of files with sound pages is tried in memory first, and
-//! is one transaction. If pages are damaged, `salvage` builds a new main file, which then replaces the damaged one.
+//! is one transaction. If pages are damaged, or if the result is not sound, `salvage` builds a new main file, which then
+//! replaces the damaged one.
 //!
 //! - `paths`: finds and opens the files, with or without changing them, and writes the journal into the tables.
 //! - `state`: distinguishes files with sound pages from files with damaged ones.
@@ -128,8 +129,9 @@ pub(in crate::store::redb::maintenance) fn inspect(database: &Database) -> Resul
 /// report before the repair. If there was a repair, also returns the path of the copy of the main file, and the report
 /// after the repair, which names what is lost. A copy of the journal is kept too.
 ///
-/// If pages of a file are damaged, a new main file is built from everything that can be proved right. A sound database
-/// is neither changed nor copied, and there is no second report.
+/// If pages of a file are damaged, or if a database with sound pages would not be sound after that, a new main file is
+/// built from everything that can be proved right. A sound database is neither changed nor copied, and there is no
+/// second report.
 pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckReport)>), CheckError> {
     let paths = Paths::existing(directory)?;
     let before = check_files(&paths)?;
@@ -146,17 +148,14 @@ pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckRe
     }
     let copy = kept?;
     let repaired = unwind::caught_as_fault(|| {
-        let losses = match &salvaged {
-            Some(salvaged) => {
-                replace(&paths.main, &salvaged.path).map_err(Fault::disk)?;
-                sync_directory(link::directory_of(&paths.main)).map_err(Fault::disk)?;
-                salvaged.losses.clone()
-            }
-            None => {
-                let (main, losses) = derive(&paths, paths.open()?)?;
-                main.close().map_err(Failure::from)?;
-                losses
-            }
+        let losses = if let Some(salvaged) = &salvaged {
+            replace(&paths.main, &salvaged.path).map_err(Fault::disk)?;
+            sync_directory(link::directory_of(&paths.main)).map_err(Fault::disk)?;
+            salvaged.losses.clone()
+        } else {
+            let (main, losses) = derive(&paths, paths.open()?)?;
+            main.close().map_err(Failure::from)?;
+            losses
         };
         // The main file no longer needs the journal.
         match remove(&paths.journal) {
@@ -182,7 +181,7 @@ fn keep_copies(paths: &Paths) -> Result<PathBuf, CheckError> {
 fn salvaged(paths: &Paths) -> Result<Salvaged, OpenError> {
     let journal = paths.journal_state()?;
     let pages = |path: &Path| open_pages(path).map_err(OpenError::Unreadable);
-    let (main_pages, journal_pages, sound_main);
+    let (main_pages, journal_pages, sound_main, sound_journal);
     let main = match paths.main_state()? {
         State::Sound(main, _)
             if matches!(journal, Some(State::Damaged(_))) && has_sound_facts(&main, StoreFile::Main) =>
@@ -199,14 +198,13 @@ fn salvaged(paths: &Paths) -> Result<Salvaged, OpenError> {
         }
     };
     let journal = match journal {
-        Some(State::Sound(journal, _)) if !has_sound_facts(&journal, StoreFile::Journal) => None,
-        Some(State::Damaged(_)) => None,
-        other => Some(other),
-    };
-    let journal = match &journal {
-        Some(None) => JournalSource::Missing,
-        Some(Some(State::Sound(journal, _))) => JournalSource::Sound(journal),
-        _ => {
+        None => JournalSource::Missing,
+        Some(State::Sound(journal, _)) if has_sound_facts(&journal, StoreFile::Journal) => {
+            sound_journal = journal;
+            JournalSource::Sound(&sound_journal)
+        }
+        state => {
+            drop(state);
             journal_pages = pages(&paths.journal)?;
             JournalSource::Damaged(&journal_pages)
         }

@@ -28,7 +28,9 @@ fn damage_fact(path: &Path, name: &str, is_bit: bool) {
     if is_bit {
         bytes[0] ^= 4;
     } else {
-        bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+        for byte in &mut bytes {
+            *byte ^= 0x55;
+        }
     }
     let database = Database::open(path).unwrap();
     let txn = database.begin_write().unwrap();
@@ -44,9 +46,9 @@ async fn store(is_killed: bool) -> tempfile::TempDir {
     seal(&store, "a", 1, &["v"]).await;
     seal(&store, "new", 0, &["w"]).await;
     if is_killed {
-        lose(store).await
+        lose(store).await;
     } else {
-        store.close().await
+        store.close().await;
     }
     directory
 }
