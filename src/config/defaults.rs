@@ -11,7 +11,8 @@ const HEAD: &str = "\
 # then by the flags of the command line. `turn-metrics config` prints the settings in force and where each value comes
 # from; `turn-metrics config --defaults` prints this file.
 #
-# Durations are texts such as \"250ms\", \"30s\", \"24h\". Sizes are in bytes. Nothing can be set to zero.
+# Durations are texts such as \"250ms\", \"30s\", \"24h\". Sizes are in bytes. Nothing can be set to zero,
+# unless its comment says what 0 does.
 ";
 
 /// Returns a configuration file with every setting at its default, each with its comment above it.
@@ -97,6 +98,17 @@ mod tests {
         for setting in limited {
             let comment: String = setting.comment.concat();
             assert!(comment.contains(&reason), "the comment of {} must say {reason:?}", setting.key);
+        }
+    }
+
+    #[test]
+    fn a_setting_that_can_be_zero_says_what_that_does() {
+        let mut settings = Settings::default();
+        let can_be_zero = |value: &ValueMut<'_>| matches!(value, ValueMut::Count(_, limits) if limits.contains(&0));
+        let such: Vec<_> = settings.table().into_iter().filter(|setting| can_be_zero(&setting.value)).collect();
+        assert!(!such.is_empty());
+        for setting in such {
+            assert!(setting.comment.concat().contains(" 0 "), "the comment of {} must say it", setting.key);
         }
     }
 

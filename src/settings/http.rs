@@ -75,8 +75,9 @@ section! {
         /// 64 KiB. Requests beyond this get 503 and should be sent again.
         max_buffered_bytes: usize = 256 * 1024 * 1024, BYTES;
 
-        /// Bytes of a page of `GET /conversations` or of `GET /conversations/{id}/turns` (4 MiB). The page ends with the
-        /// conversation or the turn that reaches this size, and the next page begins after it.
+        /// Bytes of a page of `GET /conversations`, `GET /conversations/{id}/turns` or `GET /turns` (4 MiB). The page
+        /// ends with the conversation or the turn that reaches this size, and the next page begins after it. An export
+        /// has no such limit.
         max_page_bytes: usize = 4 * 1024 * 1024, BYTES;
 
         /// Bytes of answers held in memory at one time for clients that have not read them yet (64 MiB), in addition to
@@ -89,8 +90,9 @@ section! {
         /// conversations that clients read. An answer larger than a sixteenth of this is not cached.
         cache_bytes: usize = 16 * 1024 * 1024, BYTES;
 
-        /// Origins whose pages may read conversations, reports and prices, as browsers send them, such as
-        /// `["https://app.example"]`. An empty list allows any origin, since reading changes nothing.
+        /// Origins whose pages may read conversations, turns (`GET /turns` too), reports and prices, as browsers send
+        /// them, such as `["https://app.example"]`. An empty list allows any origin, since reading changes nothing.
+        /// Pages of other origins never read `GET /export`, `GET /feed` and `GET /backup`.
         allowed_origins: Vec<WebOrigin> = Vec::new();
 
         /// Hosts that requests may name in `Host`, without a port, such as `["metrics.example"]`. `localhost`,

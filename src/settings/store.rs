@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::section::section;
 
 section! {
@@ -41,10 +43,14 @@ section! {
         /// database, and the backup is refused if the copy might leave less.
         backup_reserve_bytes: usize = 256 * 1024 * 1024, BYTES;
 
-        /// Bytes of rows that the scrub reads in a second (1 MiB); 0 turns it off. The scrub compares all rows of the
-        /// store with each other, again and again, and so finds damage that no read has met yet. A pass over 1 GiB
-        /// takes 17 minutes, and the next pass begins an hour later.
+        /// Bytes of rows that the scrub reads in a second (1 MiB); 0 turns it off. The scrub reads all rows of the
+        /// store again and again, and compares turns with the index, the lists and the positions that lead to them. So
+        /// it finds damage that no read has met yet. It does not compare the sums of reports with the turns, as
+        /// `turn-metrics check` does. A pass over 1 GiB takes 17 minutes, and the next pass begins an hour later.
         scrub_bytes_per_second: usize = 1024 * 1024, 0..=1 << 40;
+
+        /// How long after the start the first scrub begins (1m), so that the start is not slower.
+        scrub_after: Duration = Duration::from_mins(1);
     }
 }
 

@@ -39,17 +39,37 @@ fn everything_acknowledged_survives_every_stop_and_no_client_delays_a_stop() {
     assert_nothing_is_violated(Plan { ends_by: End::Signals, ..honest(seed, stops) });
 }
 
-fn assert_nothing_is_violated(plan: Plan) {
+#[test]
+fn everything_acknowledged_survives_every_kill_in_a_scrub() {
+    let kills = usize::try_from(setting("TURN_METRICS_TEST_SCRUB_KILLS", 8)).unwrap();
+    let in_phase = assert_nothing_is_violated(Plan { ends_by: End::InScrub, ..honest(seed(), kills) });
+    assert!(in_phase * 2 > kills, "only {in_phase} of {kills} servers were killed in a scrub");
+}
+
+#[test]
+fn everything_acknowledged_survives_every_kill_in_a_stop() {
+    let kills = usize::try_from(setting("TURN_METRICS_TEST_STOP_KILLS", 8)).unwrap();
+    let in_phase = assert_nothing_is_violated(Plan { ends_by: End::InStop, ..honest(seed(), kills) });
+    assert!(in_phase > 0, "none of {kills} servers was killed in a stop");
+}
+
+/// Returns how many servers were killed within the phase that the plan names.
+fn assert_nothing_is_violated(plan: Plan) -> usize {
     let Plan { seed, kills, ends_by, .. } = plan;
     // Print the seed at once, because the run may not reach its end.
     println!("TURN_METRICS_TEST_SEED={seed}");
-    let Report { violations, flaws, notes, sealed_turns, unerased, counted: (counted, expected) } = run(plan);
-    println!("{kills} times {ends_by:?}: {notes} notes of acknowledgements, {sealed_turns} sealed turns");
+    let Report { violations, flaws, notes, sealed_turns, unerased, counted: (counted, expected), killed_in_phase } =
+        run(plan);
+    println!(
+        "{kills} times {ends_by:?}, {killed_in_phase} in that phase: {notes} notes of acknowledgements, \
+         {sealed_turns} sealed turns"
+    );
     assert!(violations.is_empty(), "TURN_METRICS_TEST_SEED={seed}: {violations:#?}");
     assert_eq!(flaws, [], "TURN_METRICS_TEST_SEED={seed}");
     assert_eq!(unerased, [""; 0], "TURN_METRICS_TEST_SEED={seed}");
     assert_eq!(counted, expected, "TURN_METRICS_TEST_SEED={seed}: reports lack turns, or count erased ones twice");
     assert!(sealed_turns > kills, "TURN_METRICS_TEST_SEED={seed}: there was no load");
+    killed_in_phase
 }
 
 /// Returns the kinds of violations that a run finds.
@@ -72,6 +92,14 @@ fn control_events_that_are_acknowledged_early_are_missed() {
 fn control_writes_that_are_lost_between_two_kills_are_missed() {
     let caught = caught(Plan { loses_writes: true, ..honest(CONTROL, 4) });
     assert!(caught.contains(&Kind::Lost) || caught.contains(&Kind::Moved), "{caught:?}");
+}
+
+#[test]
+fn control_writes_that_are_lost_between_two_kills_in_a_scrub_or_in_a_stop_are_missed() {
+    for ends_by in [End::InScrub, End::InStop] {
+        let caught = caught(Plan { loses_writes: true, ends_by, ..honest(CONTROL, 4) });
+        assert!(caught.contains(&Kind::Lost) || caught.contains(&Kind::Moved), "{ends_by:?}: {caught:?}");
+    }
 }
 
 #[test]

@@ -132,6 +132,11 @@ impl Server {
         while !self.log.recv_timeout(PATIENCE).unwrap().contains(text) {}
     }
 
+    /// Returns whether one of the lines of its log that have arrived since the last look has this text.
+    pub(crate) fn has_logged(&self, text: &str) -> bool {
+        self.log.try_iter().any(|line| line.contains(text))
+    }
+
     /// Waits until the process ends. Returns its status and the rest of its log.
     pub(crate) fn wait(mut self) -> (ExitStatus, Vec<String>) {
         let mut log = Vec::new();

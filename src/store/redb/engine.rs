@@ -11,7 +11,7 @@ use super::files::open_files::Files;
 use super::files::slot::Slot;
 use super::maintenance::backup::{Snapshot, Workshop};
 use super::maintenance::scrub::Scrubber;
-use super::maintenance::scrub::background::{FIRST, ScrubThread};
+use super::maintenance::scrub::background::ScrubThread;
 use super::memtable::Memtable;
 use super::memtable::tally::{Lacking, Recent, TurnsToCount};
 use super::query::conversations::ConversationsQuery;
@@ -83,8 +83,8 @@ impl RedbEngine {
     ) -> Result<Self, OpenError> {
         let (mut engine, mut writer) = Self::prepare_pricing(location, settings, Backoff::default(), book)?;
         let scrubber = Arc::clone(&engine.scrubber);
-        let scrubbing =
-            ScrubThread::start(scrubber, settings.redb.scrub_bytes_per_second, FIRST).map_err(OpenError::Thread)?;
+        let (rate, wait) = (settings.redb.scrub_bytes_per_second, settings.redb.scrub_after);
+        let scrubbing = ScrubThread::start(scrubber, rate, wait).map_err(OpenError::Thread)?;
         engine.scrub_thread = scrubbing.map(Arc::new);
         writer.checkpoint_in_background().map_err(OpenError::Thread)?;
         let thread = std::thread::Builder::new().name("store-writer".into());

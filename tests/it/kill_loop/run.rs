@@ -12,7 +12,7 @@ use turn_metrics::turn::{self, TurnId};
 use super::checker::{History, Note, Outcome, StoredTurn, Violation, check};
 use super::client::{Field, Manners, Sending, sealed, without_mark};
 use super::script::{Folded, Name, Scripts};
-use crate::server::{Client, PATIENCE, Server, encode, metrics};
+use crate::server::{Client, PATIENCE, Server, encode, metrics, until};
 
 const CLIENTS: usize = 6;
 
@@ -34,6 +34,22 @@ pub(crate) enum End {
     Kill,
     /// Stopped in order by a signal, SIGTERM or SIGINT in alternation, while one client is stuck in an upload.
     Signals,
+    /// Killed while it scrubs.
+    InScrub,
+    /// Told to stop by SIGTERM, and killed before it has stopped.
+    InStop,
+}
+
+impl End {
+    /// Returns settings of the servers that are ended in this way.
+    fn settings(self, random: &mut fastrand::Rng) -> Vec<(&'static str, &'static str)> {
+        if self != Self::InScrub {
+            return Vec::new();
+        }
+        // So slow that a pass over these few rows does not end before the kill.
+        let rate = ["64", "1024"][random.usize(..2)];
+        vec![("STORE__REDB__SCRUB_AFTER", "1ms"), ("STORE__REDB__SCRUB_BYTES_PER_SECOND", rate)]
+    }
 }
 
 /// The result of a run.
@@ -49,6 +65,8 @@ pub(crate) struct Report {
     pub(crate) unerased: Vec<String>,
     /// How many turns the reports count, and how many they should count.
     pub(crate) counted: (u64, u64),
+    /// How many servers were killed within the phase that the plan names.
+    pub(crate) killed_in_phase: usize,
 }
 
 /// Ends the planned number of servers and checks the result.
@@ -57,6 +75,7 @@ pub(crate) fn run(plan: Plan) -> Report {
     let data_dir = directory.path().join("data");
     let field = Field::default();
     let (acknowledge, acknowledged) = channel();
+    let mut killed_in_phase = 0;
     let (mut histories, scripts, erased, server) = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
@@ -70,10 +89,12 @@ pub(crate) fn run(plan: Plan) -> Report {
             let burst = [0, random.usize(..20), random.usize(..400)][random.usize(..3)];
             // Each kill comes after so many acknowledgements that a lost write can be noticed.
             let burst = if plan.loses_writes { 60 } else { burst };
-            let server = run_under_load(&data_dir, burst, &mut random, &field, &acknowledged);
+            let server = run_under_load(&data_dir, plan.ends_by, burst, &mut random, &field, &acknowledged);
             match plan.ends_by {
                 End::Kill => server.kill(),
                 End::Signals => stop(server, ["TERM", "INT"][kill % 2]),
+                End::InScrub => killed_in_phase += usize::from(kill_in_scrub(server)),
+                End::InStop => killed_in_phase += usize::from(kill_in_stop(server, &data_dir, &mut random)),
             }
             if plan.loses_writes {
                 let copy = directory.path().join("copy");
@@ -85,6 +106,7 @@ pub(crate) fn run(plan: Plan) -> Report {
             }
         }
         let server = Server::start(&data_dir);
+        assert_no_leftovers(&data_dir);
         field.publish(server.address, true);
         let mut histories = Vec::new();
         let (mut scripts, mut erased) = (Scripts::new(), Vec::new());
@@ -111,12 +133,13 @@ pub(crate) fn run(plan: Plan) -> Report {
     // At the end, the sums of reports and other derived data must still match the turns.
     let flaws = if plan.loses_writes { Vec::new() } else { store::check(&data_dir).unwrap().violations };
     let violations = check(&scripts, &histories, &outcome);
-    Report { violations, flaws, notes, sealed_turns, unerased, counted }
+    Report { violations, flaws, notes, sealed_turns, unerased, counted, killed_in_phase }
 }
 
 /// Runs a server until a number of acknowledgements has arrived, so that requests are in progress when it ends.
 fn run_under_load(
     data_dir: &Path,
+    ends_by: End,
     acknowledgements: usize,
     random: &mut fastrand::Rng,
     field: &Field,
@@ -131,8 +154,13 @@ fn run_under_load(
         ("STORE__QUEUE_COMMITS", ["128", "20000"]),
         ("HTTP__SHUTDOWN_TIMEOUT", ["1s", "1s"]),
     ];
-    let settings = settings.map(|(name, values)| (name, values[random.usize(..2)]));
+    let mut settings = settings.map(|(name, values)| (name, values[random.usize(..2)])).to_vec();
+    settings.extend(ends_by.settings(random));
     let server = Server::start_with(data_dir, &settings);
+    assert_no_leftovers(data_dir);
+    if ends_by == End::InScrub {
+        server.await_log("a scrub begins");
+    }
     while acknowledged.try_recv().is_ok() {}
     field.publish(server.address, false);
     for _ in 0..acknowledgements {
@@ -147,6 +175,42 @@ fn stop(server: Server, signal: &str) {
     server.signal(signal);
     let (status, log) = server.wait();
     assert_eq!(status.code(), Some(0), "{signal}: {log:#?}");
+}
+
+/// Kills a server whose scrub has begun. Returns whether the scrub had not ended.
+fn kill_in_scrub(server: Server) -> bool {
+    server.signal("KILL");
+    let (_, log) = server.wait();
+    !log.iter().any(|line| line.contains("a scrub has ended"))
+}
+
+/// Tells a server to stop, and kills it a little later. Returns whether it had not stopped.
+fn kill_in_stop(server: Server, data_dir: &Path, random: &mut fastrand::Rng) -> bool {
+    server.signal("TERM");
+    server.await_log("stopping");
+    let written = || fs::metadata(data_dir.join("turn-metrics.redb")).unwrap().modified().unwrap();
+    // First the requests in progress end. Then the store moves its journal into the main file.
+    if random.bool() {
+        let before = written();
+        until("the main file is written, or it has stopped", || {
+            (written() != before || server.has_logged("stopped")).then_some(())
+        });
+    }
+    // Passes some time.
+    for _ in 0..random.usize(..2000) {
+        written();
+    }
+    server.signal("KILL");
+    let (status, _) = server.wait();
+    status.code().is_none()
+}
+
+/// Asserts that the directory of a server that has started has the files of a store alone.
+fn assert_no_leftovers(data_dir: &Path) {
+    let names = fs::read_dir(data_dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    assert_eq!(names, ["turn-metrics.journal.redb", "turn-metrics.redb"]);
 }
 
 fn copy_files(from: &Path, to: &Path) {

@@ -11,7 +11,7 @@ use super::header::StoreHeader;
 use super::look::look_at;
 use super::open_error::{OpenError, explain, failed};
 use super::path::{has_content, sync_directory, target};
-use super::stamp::{Stamping, stamp, stamp_journal, stamp_main};
+use super::stamp::{Stamping, stamp, stamp_journal, stamp_main, verify_facts};
 use super::unfinished::Unfinished;
 use crate::link;
 use crate::store::redb::tables::store_file::StoreFile;
@@ -43,6 +43,7 @@ pub(super) fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> 
         create_file(path, StoreFile::Main, &stamp_main)?;
     }
     let tables = look_at(path, StoreFile::Main)?;
+    verify_facts(path, &tables, StoreFile::Main)?;
     let header = StoreHeader::of(&tables).map_err(|failure| failed(path, failure))?;
     if has_content(journal_path) {
         return header.bond.check(&look_at(journal_path, StoreFile::Journal)?, journal_path);

@@ -14,7 +14,7 @@ use super::open_error::{OpenError, damaged, explain, failed};
 use super::open_files::{Extent, Files};
 use super::path::{has_content, sync_directory, target};
 use super::replay::Replayed;
-use super::stamp::{guarded, stamp, stamp_journal, stamp_main};
+use super::stamp::{guarded, stamp, stamp_journal, stamp_main, verify_facts};
 use super::write_back::write_back_file;
 use crate::link;
 use crate::store::fault::{Fault, FaultKind};
@@ -43,12 +43,15 @@ impl Location {
         }
         let tables = self.open_file(StoreFile::Main, cache_bytes)?;
         stamp(&path, &tables, StoreFile::Main, &stamp_main)?;
+        // Before the first write, which would write the damaged facts again, into a page whose checksum fits.
+        verify_facts(&path, &tables, StoreFile::Main)?;
         let header = StoreHeader::of(&tables).map_err(|failure| failed(&path, failure))?;
         // The lock on the main file keeps other processes away from the journal meanwhile.
         self.write_back_journal()?;
         // Each row of the journal is read only once, into the memtable, so a small cache is enough.
         let journal = self.open_file(StoreFile::Journal, JOURNAL_CACHE_BYTES)?;
         stamp(&journal_path, &journal, StoreFile::Journal, &|txn| stamp_journal(txn, &header))?;
+        verify_facts(&journal_path, &journal, StoreFile::Journal)?;
         if let Self::Directory(directory) = self {
             sync_directory(directory)?;
             for target in [target(&path)?, target(&journal_path)?] {

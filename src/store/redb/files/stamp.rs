@@ -7,7 +7,7 @@ use redb::{Database, WriteTransaction};
 use super::header::StoreHeader;
 use super::open_error::{OpenError, damaged, failed, of_other_format};
 use crate::store::redb::tables::failure::Failure;
-use crate::store::redb::tables::meta::{FORMAT, Stamp, WriteMeta};
+use crate::store::redb::tables::meta::{FORMAT, ReadMeta, Stamp, WriteMeta};
 use crate::store::redb::tables::schema::{ROWS, make_tables};
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
@@ -44,6 +44,11 @@ pub(super) fn stamp(
     }
 }
 
+/// Returns an error if a fact about a file is damaged or missing. Only a repair may compute it anew.
+pub(super) fn verify_facts(path: &Path, database: &Database, file: StoreFile) -> Result<(), OpenError> {
+    ReadMeta::of(database).and_then(|meta| meta.verify(file)).map_err(|failure| failed(path, failure))
+}
+
 /// Writes to a database that is being opened, and turns a panic into an error. If the panic unwound into the drop of
 /// the database, redb would panic once more.
 pub(super) fn guarded(path: &Path, write: impl FnOnce() -> Result<(), Failure>) -> Result<(), OpenError> {
@@ -65,7 +70,6 @@ mod tests {
     use redb::{Builder, ReadableDatabase, TableDefinition};
 
     use super::*;
-    use crate::store::redb::tables::meta::ReadMeta;
 
     fn blank() -> Database {
         Builder::new().create_with_backend(InMemoryBackend::new()).unwrap()

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::guarded::look_up;
 use super::journal_mark::JournalMark;
+use super::record::damaged::DamagedRecord;
 use super::row::{self, Row, Rows, Stored};
 use super::store_file::StoreFile;
 use crate::store::position::Lineage;
@@ -77,6 +78,29 @@ const META_ROLLING_UP: &str = "rolling_up";
 const META_COSTS: &str = "costs";
 /// Main file: the repricing that is under way, if one is. See [`Repricing`].
 const META_REPRICING: &str = "repricing";
+
+/// All names.
+const META_ALL: [&str; 19] = [
+    META_FORMAT,
+    META_JOURNAL_FORMAT,
+    META_STORE_ID,
+    META_LINEAGE,
+    META_NEW_LINEAGE,
+    META_NEXT_KEY,
+    META_CHECKPOINT,
+    META_NEWEST,
+    META_BASE,
+    META_JOURNAL,
+    META_JOURNAL_ID,
+    META_LIVE_BYTES,
+    META_REPAIRS,
+    META_WRITE_CHECK,
+    META_RUNNING_TIME,
+    META_ROLLED_UP,
+    META_ROLLING_UP,
+    META_COSTS,
+    META_REPRICING,
+];
 
 /// How far the rollups have come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -183,6 +207,11 @@ pub(crate) fn store_id_among<'a>(mut rows: impl Iterator<Item = (&'a [u8], &'a [
     id.and_then(|id| Uuid::from_slice(id).ok())
 }
 
+/// Returns whether a damaged row with this name may be the note that the main file needs a journal.
+pub(crate) fn may_be_note_of_journal(name: &str) -> bool {
+    name == META_JOURNAL || !META_ALL.contains(&name)
+}
+
 /// The failure of a main file whose newest row of the journal contradicts its checkpoint.
 pub(crate) fn newest_is_damaged() -> Failure {
     Failure::Meta(META_NEWEST)
@@ -239,6 +268,64 @@ impl<T: MetaTable> Meta<T> {
 
     fn mark(&self, name: &'static str) -> Result<JournalMark, Failure> {
         self.value(name).map(JournalMark::from_bytes)
+    }
+
+    /// Returns the names of the rows whose checksums do not fit, each with what is wrong and its bytes.
+    pub(crate) fn damaged(&self) -> Result<Vec<(String, DamagedRecord, Vec<u8>)>, Failure> {
+        let mut all = Vec::new();
+        for row in self.0.iter()? {
+            let (name, row) = row?;
+            if let Err(damaged) = row.value().verify(&name.value()) {
+                all.push((name.value().to_owned(), damaged, row.value().unverified().to_vec()));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Main file: returns the names of the values that every main file has and that this one lacks. Not among them are
+    /// the ids, the lineage and the next key.
+    pub(crate) fn missing(&self) -> Result<Vec<&'static str>, Failure> {
+        let all = [
+            self.value::<4>(META_FORMAT).map(drop),
+            self.checkpoint().map(drop),
+            self.newest().map(drop),
+            self.rolled_up().map(drop),
+            self.costs().map(drop),
+            self.live_bytes().map(drop),
+        ];
+        let mut missing = Vec::new();
+        for read in all {
+            match read {
+                Err(Failure::Meta(name)) => missing.push(name),
+                read => read?,
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Returns an error if a value is damaged, or if a value is missing that every such file has.
+    pub(crate) fn verify(&self, file: StoreFile) -> Result<(), Failure> {
+        if let Some((name, damaged, _)) = self.damaged()?.into_iter().next() {
+            let known = META_ALL.iter().find(|known| **known == name);
+            return Err(known.map_or(Failure::Record(damaged), |name| Failure::Meta(name)));
+        }
+        self.store_id()?;
+        self.running_time()?;
+        match file {
+            StoreFile::Main => {
+                self.lineage()?;
+                self.bound_journal()?;
+                self.next_key()?;
+                self.next_repair()?;
+                self.repricing()?;
+                self.missing()?.into_iter().try_for_each(|name| Err(Failure::Meta(name)))
+            }
+            StoreFile::Journal => {
+                self.value::<4>(META_JOURNAL_FORMAT)?;
+                self.journal_id()?;
+                self.base().map(drop)
+            }
+        }
     }
 
     /// Both files: returns the store's id.
@@ -342,9 +429,39 @@ impl<'txn> WriteMeta<'txn> {
         Ok(())
     }
 
-    /// Main file: notes how many repairs there were, for a file whose own number is lost.
-    pub(crate) fn set_repairs(&mut self, repairs: u64) -> Result<(), Failure> {
-        self.set_number(META_REPAIRS, repairs)
+    /// Removes a row.
+    pub(crate) fn remove(&mut self, name: &str) -> Result<(), Failure> {
+        self.0.remove(name)?;
+        Ok(())
+    }
+
+    /// Main file: adds what a file with damaged values lacks, as far as these values follow from the rest of the file:
+    /// from the next key, and from the number of the last repair that has left rows. Draws a new id and a new lineage
+    /// if these are lost. The sums begin anew.
+    pub(crate) fn complete(&mut self, next_key: u64, last_repair: u64) -> Result<(), Failure> {
+        self.set(META_FORMAT, &FORMAT.to_le_bytes())?;
+        if self.store_id().is_err() {
+            self.set(META_STORE_ID, Uuid::new_v4().as_bytes())?;
+        }
+        if self.lineage().is_err() {
+            self.draw_lineage()?;
+        }
+        if self.next_key().is_err() {
+            self.set_next_key(next_key)?;
+        }
+        if self.next_repair()? <= last_repair {
+            self.set_number(META_REPAIRS, last_repair)?;
+        }
+        if self.rolled_up().is_err() {
+            self.set_rolled_up(RolledUp::default())?;
+        }
+        if self.costs().is_err() {
+            self.set_costs(CostState { generation: 1, latest: 1, prices: PricedBy::Nothing })?;
+        }
+        if self.live_bytes().is_err() {
+            self.set_live_bytes(0)?;
+        }
+        Ok(())
     }
 
     /// Both files: writes a row of the table as it was in another file.

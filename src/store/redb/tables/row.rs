@@ -8,6 +8,7 @@
 //! Rows of the index have a shorter checksum, in their ordinals (see `indexed`), because they have only 24 bytes and
 //! fill most of the pages that a checkpoint writes.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::Hasher;
 use std::marker::PhantomData;
@@ -33,6 +34,44 @@ pub(crate) trait CheckedKey: Key + 'static {
     /// Returns whether the bytes are a key of this type. The bytes of a damaged page may be anything, and decoding
     /// bytes that are no key may panic.
     fn is_valid(bytes: &[u8]) -> bool;
+}
+
+/// A key of the type `K` as it is in the file. Damage may have made its bytes no key at all, and decoding such bytes
+/// may panic. redb sees the type `K`.
+#[derive(Debug)]
+pub(crate) struct RawKey<K>(PhantomData<fn() -> K>);
+
+impl<K: CheckedKey> Value for RawKey<K> {
+    type SelfType<'a> = &'a [u8];
+    type AsBytes<'a> = &'a [u8];
+
+    fn fixed_width() -> Option<usize> {
+        K::fixed_width()
+    }
+
+    fn from_bytes<'a>(bytes: &'a [u8]) -> &'a [u8]
+    where
+        Self: 'a,
+    {
+        bytes
+    }
+
+    fn as_bytes<'a, 'b: 'a>(value: &'a &'b [u8]) -> &'a [u8]
+    where
+        Self: 'b,
+    {
+        value
+    }
+
+    fn type_name() -> TypeName {
+        K::type_name()
+    }
+}
+
+impl<K: CheckedKey> Key for RawKey<K> {
+    fn compare(one: &[u8], other: &[u8]) -> Ordering {
+        if K::is_valid(one) && K::is_valid(other) { K::compare(one, other) } else { one.cmp(other) }
+    }
 }
 
 /// Returns whether the bytes are a key of a type whose keys all have the same length.
@@ -220,6 +259,14 @@ impl<'a, T: Rows> Stored<'a, T> {
             Some(_) => Err(DamagedRecord::new(T::WHAT, RecordFlaw::Checksum)),
             None => Err(DamagedRecord::new(T::WHAT, RecordFlaw::NoChecksum)),
         }
+    }
+
+    /// Like [`Self::verify`], under a key whose bytes may be no key.
+    pub(crate) fn verify_raw(&self, key: &[u8]) -> Result<&'a [u8], DamagedRecord> {
+        if !T::Key::is_valid(key) {
+            return Err(DamagedRecord::new(T::WHAT, RecordFlaw::Key));
+        }
+        self.verify(&T::Key::from_bytes(key))
     }
 }
 

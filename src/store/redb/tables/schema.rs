@@ -287,11 +287,20 @@ pub(crate) trait TableVisitor {
     fn visit_rows<T: Rows>(&mut self, table: TableDefinition<'static, T::Key, Row<T>>) -> Result<(), Failure> {
         self.visit(table, Role::Data)
     }
+
+    /// Visits another table whose rows have checksums.
+    fn visit_other_rows<T: Rows>(
+        &mut self,
+        table: TableDefinition<'static, T::Key, Row<T>>,
+        role: Role,
+    ) -> Result<(), Failure> {
+        self.visit(table, role)
+    }
 }
 
 /// Visits the tables of the main file.
 pub(crate) fn visit_tables(visitor: &mut impl TableVisitor) -> Result<(), Failure> {
-    visitor.visit(META, Role::Meta)?;
+    visitor.visit_other_rows(META, Role::Meta)?;
     visitor.visit_rows(KEYS)?;
     visitor.visit_rows(CONVERSATIONS)?;
     visitor.visit_rows(TURNS)?;
@@ -313,7 +322,7 @@ pub(crate) fn visit_tables(visitor: &mut impl TableVisitor) -> Result<(), Failur
     visitor.visit(LOST_OPEN_STEPS, Role::Lost)?;
     visitor.visit(LOST_JOURNAL_ROWS, Role::Lost)?;
     visitor.visit(LOST_UNKNOWN, Role::Lost)?;
-    visitor.visit(FINDINGS, Role::Lost)
+    visitor.visit_other_rows(FINDINGS, Role::Lost)
 }
 
 /// Makes the tables that a main file has from the start, because a reader can only open tables and not make them.
@@ -407,6 +416,14 @@ impl TableVisitor for Copy<'_> {
 
     fn visit_rows<T: Rows>(&mut self, table: TableDefinition<'static, T::Key, Row<T>>) -> Result<(), Failure> {
         self.table(table, |key, value| value.verify(key).map(drop))
+    }
+
+    fn visit_other_rows<T: Rows>(
+        &mut self,
+        table: TableDefinition<'static, T::Key, Row<T>>,
+        _: Role,
+    ) -> Result<(), Failure> {
+        self.visit_rows(table)
     }
 }
 

@@ -12,6 +12,20 @@ pub enum Flaw {
     /// The file's list of free pages is wrong.
     #[error("its record of free pages is wrong")]
     FreePages,
+    /// A fact about the file is damaged.
+    #[error("its record `{name}`: {damaged}")]
+    Fact {
+        /// The name of the fact.
+        name: String,
+        /// What is wrong with its record.
+        damaged: DamagedRecord,
+    },
+    /// A fact about the file is missing.
+    #[error("its record `{name}` is missing")]
+    NoFact {
+        /// The name of the fact.
+        name: &'static str,
+    },
     /// The file has no store id.
     #[error("the store's id is missing")]
     NoStoreId,

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, TableError};
 
+use super::facts;
 use super::flaw::Flaw;
 use super::report::{CheckReport, Violation};
 use super::sums::{self, TurnSums};
@@ -65,7 +66,7 @@ impl Inspection {
         let conversations = txn.open_table(CONVERSATIONS)?;
         inspection.keys(&txn.open_table(KEYS)?, &conversations)?;
         inspection.erased(&txn.open_table(ERASED)?, &txn.open_table(ERASURES)?)?;
-        inspection.meta(&meta);
+        inspection.meta(&meta)?;
         inspection.activity(&conversations, &txn.open_table(ACTIVITY)?)?;
         inspection.turns()?;
         inspection.index()?;
@@ -194,8 +195,10 @@ impl Inspection {
         self.ids.contains_key(&key) || self.erasing.contains(&key)
     }
 
-    /// Checks that the main file has its ids, and that the next new conversation gets a new key.
-    fn meta(&mut self, meta: &ReadMeta) {
+    /// Checks that the facts about the main file are sound, that it has its ids, and that the next new
+    /// conversation gets a new key.
+    fn meta(&mut self, meta: &ReadMeta) -> Result<(), Failure> {
+        self.report.violations.extend(facts::unsound(meta)?);
         if self.hasher.is_none() {
             self.tell(Violation::File(Flaw::NoStoreId));
         }
@@ -206,6 +209,7 @@ impl Inspection {
         if meta.next_key().map_or(true, |next| next <= last) {
             self.tell(Violation::File(Flaw::NextKey));
         }
+        Ok(())
     }
 
     fn of_record(&self, key: u64, record: Result<&[u8], DamagedRecord>) -> Result<Vec<Flaw>, Failure> {

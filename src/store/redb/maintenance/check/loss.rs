@@ -31,8 +31,8 @@ pub enum Loss {
         /// The turn.
         turn_id: String,
     },
-    /// Open turns without a name: pages that had heads of open turns are damaged.
-    #[error("open turns whose heads were in damaged pages, if there were others than those that are kept or named")]
+    /// Open turns without a name: pages that had heads of open turns, or the keys of such rows, may be damaged.
+    #[error("open turns whose heads were damaged, if there were others than those that are kept or named")]
     UnknownOpenTurns,
     /// Sealed turns without a name: pages of each table that names a turn are damaged.
     #[error("turns that no row names any more, if there were any")]
@@ -62,6 +62,18 @@ pub enum Loss {
         /// The number of the last row that is known.
         last: u64,
     },
+}
+
+impl Loss {
+    /// Returns the loss of a row of the journal, or of commits in it, that a replay has left out.
+    pub(super) fn of_row(number: u64, flaw: RowFlaw) -> Self {
+        match flaw {
+            RowFlaw::Missing { next } => Self::JournalRows { first: number, last: next - 1 },
+            RowFlaw::Record(_) => Self::JournalRows { first: number, last: number },
+            RowFlaw::NoJournal => Self::JournalEnd { last: number - 1 },
+            flaw => Self::Commits { row: number, flaw },
+        }
+    }
 }
 
 fn range(what: &str, first: u64, last: u64) -> String {

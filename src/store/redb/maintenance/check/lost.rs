@@ -1,10 +1,17 @@
-use redb::{ReadableTable, Table, TableError, WriteTransaction};
+use std::collections::BTreeSet;
+
+use redb::{ReadableTable, Table, TableError, Value as _, WriteTransaction};
 
 use super::loss::Loss;
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::index::{self, TurnHasher};
+use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
-use crate::store::redb::tables::row::Row;
-use crate::store::redb::tables::schema::{CONVERSATIONS, Conversations, LOST_TURNS};
+use crate::store::redb::tables::row::{Row, Rows as _};
+use crate::store::redb::tables::schema::{
+    CONVERSATIONS, Conversations, INDEX, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, OPEN_TURNS,
+    OpenTurns, TURNS,
+};
 
 /// Consecutive lost turns of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +73,52 @@ pub(super) fn lost_turns(txn: &WriteTransaction, before: &[Range], erased: &[Ran
     let names = Names::of(txn)?;
     let ranges = Range::without(Range::without(lost_ranges(txn)?, before), erased).into_iter();
     ranges.map(|Range { key, first, last }| Ok(Loss::Turns { conversation: names.name(key)?, first, last })).collect()
+}
+
+/// Names the open turns that the repair with this number has moved aside.
+pub(super) fn lost_open_turns(txn: &WriteTransaction, repair: u64) -> Result<Vec<Loss>, Failure> {
+    let heads = txn.open_table(OPEN_TURNS)?;
+    let mut lost = BTreeSet::new();
+    for row in txn.open_table(LOST_OPEN_TURNS)?.range((repair, 0, "")..)? {
+        let (place, _) = row?;
+        let (of, key, turn_id) = place.value();
+        if of != repair {
+            break;
+        }
+        lost.insert((key, turn_id.to_owned()));
+    }
+    for row in txn.open_table(LOST_OPEN_STEPS)?.range((repair, 0, "", 0)..)? {
+        let (place, _) = row?;
+        let (of, key, turn_id, _) = place.value();
+        if of != repair {
+            break;
+        }
+        // The head of the step's turn may be missing.
+        if heads.get((key, turn_id))?.is_none() {
+            lost.insert((key, turn_id.to_owned()));
+        }
+    }
+    let (index, turns) = (txn.open_table(INDEX)?, txn.open_table(TURNS)?);
+    let hasher = TurnHasher::of(WriteMeta::write(txn)?.store_id()?);
+    let mut has_unknown = false;
+    for row in txn.open_table(LOST_UNKNOWN)?.range((repair, OpenTurns::NAME, [].as_slice())..)? {
+        let (place, _) = row?;
+        let (of, table, place) = place.value();
+        if (of, table) != (repair, OpenTurns::NAME) {
+            break;
+        }
+        let (key, turn_id) = <(u64, &str)>::from_bytes(place);
+        let is_sealed = index::find(&index, &turns, key, |id| hasher.hash(id), turn_id)?.is_some();
+        if !is_sealed && heads.get((key, turn_id))?.is_none() {
+            // No other row confirms the key of a damaged head, which may be of another turn.
+            has_unknown |= lost.insert((key, turn_id.to_owned()));
+        }
+    }
+    let names = Names::of(txn)?;
+    let name = |(key, turn_id): (u64, String)| Ok(Loss::OpenTurn { conversation: names.name(key)?, turn_id });
+    let mut losses = lost.into_iter().map(name).collect::<Result<Vec<_>, Failure>>()?;
+    losses.extend(has_unknown.then_some(Loss::UnknownOpenTurns));
+    Ok(losses)
 }
 
 /// Names conversations by their records.

@@ -1,12 +1,14 @@
 //! Verifies the files of a stopped store, and repairs everything that can be computed from its sealed turns.
 //!
 //! Invariants: a check changes no byte of the files. A repair of files with sound pages is tried in memory first, and
-//! is one transaction. If pages are damaged, `salvage` builds a new main file, which then replaces the damaged one.
+//! is one transaction. If pages are damaged, or if the result is not sound, `salvage` builds a new main file, which then
+//! replaces the damaged one.
 //!
 //! - `paths`: finds and opens the files, with or without changing them, and writes the journal into the tables.
 //! - `state`: distinguishes files with sound pages from files with damaged ones.
 //! - `inspect`: checks every row of the tables.
 //! - `sums`: compares the sums of reports with the turns.
+//! - `facts`: the facts about the main file, and their mending.
 //! - `flaw`: what can be wrong with a row, or with the file.
 //! - `report`: what a check found.
 //! - `error`: why a check or a repair could not be made.
@@ -20,6 +22,7 @@
 
 mod copy;
 pub(crate) mod error;
+mod facts;
 pub(crate) mod flaw;
 pub(in crate::store::redb::maintenance) mod inspect;
 pub(crate) mod loss;
@@ -45,7 +48,7 @@ use self::error::CheckError;
 use self::flaw::Flaw;
 use self::inspect::Inspection;
 use self::loss::Loss;
-use self::lost::{lost_ranges, lost_turns};
+use self::lost::{lost_open_turns, lost_ranges, lost_turns};
 use self::paths::Paths;
 use self::report::{CheckReport, Violation};
 use self::salvage::source::{JournalSource, MainSource};
@@ -57,6 +60,8 @@ use crate::store::redb::files::file::{remove, replace};
 use crate::store::redb::files::open_error::{OpenError, failed};
 use crate::store::redb::files::path::has_content;
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
+use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
 
@@ -70,10 +75,8 @@ pub fn check(directory: &Path) -> Result<CheckReport, CheckError> {
 
 /// Checks the files at these paths.
 fn check_files(paths: &Paths) -> Result<CheckReport, CheckError> {
-    let damaged = |cause: Fault| CheckReport {
-        violations: vec![Violation::File(Flaw::Unreadable(cause))],
-        ..CheckReport::default()
-    };
+    let of = |violations| CheckReport { violations, ..CheckReport::default() };
+    let damaged = |cause: Fault| of(vec![Violation::File(Flaw::Unreadable(cause))]);
     let (main, journal, whole) = match (paths.main_state()?, paths.journal_state()?) {
         (State::Damaged(cause), _) | (_, Some(State::Damaged(cause))) => return Ok(damaged(cause)),
         (State::Sound(main, of_main), Some(State::Sound(journal, of_journal))) => {
@@ -81,6 +84,13 @@ fn check_files(paths: &Paths) -> Result<CheckReport, CheckError> {
         }
         (State::Sound(main, whole), None) => (main, None, whole),
     };
+    let facts = unwind::caught_as_fault(|| Ok(facts::unsound(&ReadMeta::of(&main)?)?));
+    let facts = match facts {
+        Ok(facts) => facts,
+        Err(cause) => return Ok(damaged(cause)),
+    };
+    // A damaged fact may be the cause.
+    let damaged = |cause| if facts.is_empty() { damaged(cause) } else { of(facts.clone()) };
     let inspected = unwind::caught(|| {
         let unmerged = paths.unmerged(&main, journal.as_ref())?;
         let report = write(&main, |txn| unmerged.write(txn)).and_then(|()| inspect(&main));
@@ -95,6 +105,9 @@ fn check_files(paths: &Paths) -> Result<CheckReport, CheckError> {
     };
     let rows = rows.into_iter().map(|row| Violation::Journal { row: row.number, flaw: row.flaw });
     report.violations.splice(0..0, rows);
+    // What the journal has can hide a damaged fact.
+    let hidden: Vec<_> = facts.into_iter().filter(|fact| !report.violations.contains(fact)).collect();
+    report.violations.splice(0..0, hidden);
     if !whole {
         report.violations.insert(0, Violation::File(Flaw::FreePages));
     }
@@ -116,8 +129,9 @@ pub(in crate::store::redb::maintenance) fn inspect(database: &Database) -> Resul
 /// report before the repair. If there was a repair, also returns the path of the copy of the main file, and the report
 /// after the repair, which names what is lost. A copy of the journal is kept too.
 ///
-/// If pages of a file are damaged, a new main file is built from everything that can be proved right. A sound database
-/// is neither changed nor copied, and there is no second report.
+/// If pages of a file are damaged, or if a database with sound pages would not be sound after that, a new main file is
+/// built from everything that can be proved right. A sound database is neither changed nor copied, and there is no
+/// second report.
 pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckReport)>), CheckError> {
     let paths = Paths::existing(directory)?;
     let before = check_files(&paths)?;
@@ -134,13 +148,14 @@ pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckRe
     }
     let copy = kept?;
     let repaired = unwind::caught_as_fault(|| {
-        let losses = match &salvaged {
-            Some(salvaged) => {
-                replace(&paths.main, &salvaged.path).map_err(Fault::disk)?;
-                sync_directory(link::directory_of(&paths.main)).map_err(Fault::disk)?;
-                salvaged.losses.clone()
-            }
-            None => derive(&paths, paths.open()?)?,
+        let losses = if let Some(salvaged) = &salvaged {
+            replace(&paths.main, &salvaged.path).map_err(Fault::disk)?;
+            sync_directory(link::directory_of(&paths.main)).map_err(Fault::disk)?;
+            salvaged.losses.clone()
+        } else {
+            let (main, losses) = derive(&paths, paths.open()?)?;
+            main.close().map_err(Failure::from)?;
+            losses
         };
         // The main file no longer needs the journal.
         match remove(&paths.journal) {
@@ -166,9 +181,11 @@ fn keep_copies(paths: &Paths) -> Result<PathBuf, CheckError> {
 fn salvaged(paths: &Paths) -> Result<Salvaged, OpenError> {
     let journal = paths.journal_state()?;
     let pages = |path: &Path| open_pages(path).map_err(OpenError::Unreadable);
-    let (main_pages, journal_pages, sound_main);
+    let (main_pages, journal_pages, sound_main, sound_journal);
     let main = match paths.main_state()? {
-        State::Sound(main, _) if matches!(journal, Some(State::Damaged(_))) => {
+        State::Sound(main, _)
+            if matches!(journal, Some(State::Damaged(_))) && has_sound_facts(&main, StoreFile::Main) =>
+        {
             sound_main = main;
             MainSource::Sound(&sound_main)
         }
@@ -180,10 +197,14 @@ fn salvaged(paths: &Paths) -> Result<Salvaged, OpenError> {
             MainSource::Damaged(&main_pages)
         }
     };
-    let journal = match &journal {
+    let journal = match journal {
         None => JournalSource::Missing,
-        Some(State::Sound(journal, _)) => JournalSource::Sound(journal),
-        Some(State::Damaged(_)) => {
+        Some(State::Sound(journal, _)) if has_sound_facts(&journal, StoreFile::Journal) => {
+            sound_journal = journal;
+            JournalSource::Sound(&sound_journal)
+        }
+        state => {
+            drop(state);
             journal_pages = pages(&paths.journal)?;
             JournalSource::Damaged(&journal_pages)
         }
@@ -192,7 +213,12 @@ fn salvaged(paths: &Paths) -> Result<Salvaged, OpenError> {
     salvaged.unwrap_or_else(|panic| Err(failed(&paths.main, panic)))
 }
 
-/// Tries the repair in memory. If damage makes the repair fail, it fails here, and the files do not change.
+fn has_sound_facts(database: &Database, file: StoreFile) -> bool {
+    unwind::caught(|| ReadMeta::of(database).and_then(|meta| meta.verify(file)).is_ok()).unwrap_or(false)
+}
+
+/// Tries the repair in memory. If damage makes the repair fail, or if the tables are not sound after it, this is found
+/// here, and the files do not change.
 fn can_be_derived(paths: &Paths) -> Result<bool, OpenError> {
     let (State::Sound(main, _), journal) = (paths.main_state()?, paths.journal_state()?) else { return Ok(false) };
     let journal = match journal {
@@ -200,11 +226,17 @@ fn can_be_derived(paths: &Paths) -> Result<bool, OpenError> {
         Some(State::Damaged(_)) => return Ok(false),
         None => None,
     };
-    Ok(unwind::caught_as_fault(|| derive(paths, (main, journal))).is_ok())
+    let Ok((main, _)) = unwind::caught_as_fault(|| derive(paths, (main, journal))) else { return Ok(false) };
+    let inspected = unwind::caught_as_fault(|| Ok(inspect(&main)?));
+    state::close(main);
+    Ok(inspected.is_ok_and(|report| report.violations.is_empty()))
 }
 
-/// Repairs files with sound pages in place. Returns what is lost.
-fn derive(paths: &Paths, (mut main, mut journal): (Database, Option<Database>)) -> Result<Vec<Loss>, Fault> {
+/// Repairs files with sound pages in place. Returns the main file, and what is lost.
+fn derive(
+    paths: &Paths,
+    (mut main, mut journal): (Database, Option<Database>),
+) -> Result<(Database, Vec<Loss>), Fault> {
     for database in std::iter::once(&mut main).chain(&mut journal) {
         database.check_integrity().map_err(Failure::from)?;
     }
@@ -213,14 +245,17 @@ fn derive(paths: &Paths, (mut main, mut journal): (Database, Option<Database>)) 
     // All is one transaction, since a killed process must not leave half of a repair.
     write(&main, |txn| {
         let before = lost_ranges(txn)?;
+        facts::mend(txn)?;
+        let repair = WriteMeta::write(txn)?.next_repair()?;
         unmerged.write(txn)?;
         repair::derive(txn)?;
         losses = lost_turns(txn, &before, &[])?;
+        losses.extend(lost_open_turns(txn, repair)?);
+        losses.extend(unmerged.damaged.into_iter().map(|row| Loss::of_row(row.number, row.flaw)));
         Ok(())
     })?;
     if let Some(journal) = journal {
         journal.close().map_err(Failure::from)?;
     }
-    main.close().map_err(Failure::from)?;
-    Ok(losses)
+    Ok((main, losses))
 }

@@ -37,15 +37,16 @@ const TURNS_AT_ONCE: usize = 50_000;
 ///
 /// The sealed turns are the truth. A turn that cannot be read, or that is there a second time, is moved aside, and its
 /// ordinal is not given again. A missing turn is noted, and its ordinal is not given again either. Rows under a key
-/// that no conversation has stay as they are, for a person to look at.
+/// that no conversation has stay as they are; only a salvage can find their conversation or move them aside.
 pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
     let meta = WriteMeta::write(txn)?;
     let (number, hasher) = (meta.next_repair()?, TurnHasher::of(meta.store_id()?));
     drop(meta);
     set_aside(txn, number)?;
     let ids = keys(txn)?;
+    let given = given(txn)?;
     for (key, id) in &ids {
-        Repair::of(txn, number, *key, hasher)?.run(id)?;
+        Repair::of(txn, number, *key, hasher)?.run(id, given.get(key).copied().unwrap_or_default())?;
     }
     let last_erased = erased(txn, &ids)?;
     positions(txn)?;
@@ -120,6 +121,30 @@ impl TableVisitor for SetAside<'_> {
         }
         Ok(())
     }
+}
+
+/// Returns the highest ordinal of each conversation that its record or a position names. The turn at this ordinal may be
+/// missing without a trace in the index.
+fn given(txn: &WriteTransaction) -> Result<BTreeMap<u64, u64>, Failure> {
+    let mut given: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut add = |key, ordinal: u64| {
+        let last = given.entry(key).or_default();
+        *last = ordinal.max(*last);
+    };
+    for row in txn.open_table(CONVERSATIONS)?.iter()? {
+        let (key, record) = row?;
+        if let Ok(record) = record.value().verify(&key.value()).and_then(ConversationRecord::decode) {
+            add(key.value(), record.sealed_turns);
+        }
+    }
+    for row in txn.open_table(POSITIONS)?.iter()? {
+        let (position, value) = row?;
+        let at = value.value().verify(&position.value()).and_then(AtPosition::decode);
+        if let Ok(AtPosition::Sealed { key, ordinal }) = at {
+            add(key, ordinal.get());
+        }
+    }
+    Ok(given)
 }
 
 /// Makes the table by activity anew from the conversations' records.
@@ -308,9 +333,10 @@ impl<'txn> Repair<'txn> {
         })
     }
 
-    fn run(mut self, id: &ConversationId) -> Result<(), Failure> {
+    /// `given` is an ordinal that a turn got.
+    fn run(mut self, id: &ConversationId, given: u64) -> Result<(), Failure> {
         let sound = self.turns()?;
-        self.index(&sound)?;
+        self.index(&sound, given)?;
         self.open_turns()?;
         self.record(id)
     }
@@ -339,8 +365,8 @@ impl<'txn> Repair<'txn> {
     }
 
     /// Makes the index agree with the turns. Its rows for turns that are moved aside stay, so that these turns are not
-    /// sealed again.
-    fn index(&mut self, sound: &BTreeMap<String, u64>) -> Result<(), Failure> {
+    /// sealed again. Notes the turns up to `given` that are missing.
+    fn index(&mut self, sound: &BTreeMap<String, u64>, given: u64) -> Result<(), Failure> {
         let mut rows = Vec::new();
         for row in self.index.range((self.key, 0)..=(self.key, u64::MAX))? {
             let (place, ordinal) = row?;
@@ -368,8 +394,8 @@ impl<'txn> Repair<'txn> {
         // An ordinal in the index was given to a turn, unless the row of the index itself is damaged and the ordinal
         // too large to be true.
         let most = counted.last.saturating_add(rows.len() as u64);
-        let given = gone.iter().copied().filter(|ordinal| *ordinal <= most).max();
-        let last = counted.last.max(given.unwrap_or_default());
+        let indexed = gone.iter().copied().filter(|ordinal| *ordinal <= most).max();
+        let last = counted.last.max(indexed.unwrap_or_default()).max(given);
         for ordinal in (1..=last).filter(|ordinal| !there.contains(ordinal)).take(MAX_GAPS) {
             if self.lost.get((self.key, ordinal))?.is_none() {
                 self.lost.insert((self.key, ordinal), b"".as_slice())?;

@@ -41,9 +41,13 @@ impl State {
             }
             Err(error) => error,
         };
-        match (of_pages(path)?, &refused) {
+        match (of_pages(path)?, refused) {
             (Pages::Damaged, _) | (Pages::Sound, OpenError::Damaged { .. }) => Ok(Self::Damaged(damage(file))),
-            _ => Err(refused),
+            // The file's own record of its format is damaged.
+            (Pages::Sound, OpenError::Failed { cause, .. }) if cause.kind() == FaultKind::Damaged => {
+                Ok(Self::Damaged(cause))
+            }
+            (_, refused) => Err(refused),
         }
     }
 }
@@ -58,7 +62,7 @@ fn integrity(mut database: Database) -> Option<(Database, bool)> {
 }
 
 /// Closes a database that may have panicked. Closing it may panic once more.
-fn close(database: Database) {
+pub(super) fn close(database: Database) {
     let _ = unwind::caught(|| drop(database));
 }
 

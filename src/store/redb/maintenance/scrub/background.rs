@@ -6,9 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::{Pass, Scrubber};
 
-/// How long after the opening of a store the first pass begins, so that the start of a service is not slower.
-pub(crate) const FIRST: Duration = Duration::from_mins(1);
-
 /// How long after the end of a pass the next one begins.
 const REST: Duration = Duration::from_hours(1);
 
@@ -31,15 +28,20 @@ impl ScrubThread {
         }
         let (handle, dropped) = sync_channel(0);
         thread::Builder::new().name("store-scrub".into()).spawn(move || {
-            let mut pass = Pass::default();
+            let (mut pass, mut has_begun) = (Pass::default(), false);
             while dropped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                if !has_begun {
+                    tracing::info!("a scrub begins");
+                    has_begun = true;
+                }
                 let begun = Instant::now();
                 wait = match scrubber.step(&mut pass) {
                     Ok(bytes) => pause(bytes, bytes_per_second).saturating_sub(begun.elapsed()),
                     Err(_) => AFTER_FAILURE,
                 };
                 if pass.is_done() {
-                    (pass, wait) = (Pass::default(), REST);
+                    tracing::info!(rows = pass.rows(), "a scrub has ended");
+                    (pass, has_begun, wait) = (Pass::default(), false, REST);
                 }
             }
         })?;

@@ -74,13 +74,16 @@ impl Scrubber {
     }
 
     /// Runs the next step of a pass. Returns how many bytes of rows it has read. An error says why the store cannot be
-    /// read; the step can be tried again.
+    /// read now; the step can be tried again.
     pub(crate) fn step(&self, pass: &mut Pass) -> Result<usize, Fault> {
         let mut found = Vec::new();
         let rows_before = pass.rows();
-        let begun = self.slot.with(Files::begin_read)?;
+        let (begun, hasher) = self.slot.with(|files| (files.begin_read(), files.hasher()))?;
+        let mut place = "the tables".to_owned();
         let stepped = unwind::caught(|| -> Result<usize, Failure> {
-            let tables = Tables::open(&begun?)?;
+            let txn = begun?;
+            let tables = Tables::open(&txn, hasher)?;
+            place = pass.table();
             let bytes = pass.step(&tables, STEP_BYTES, &mut found)?;
             tables.name_conversations(&mut found);
             Ok(bytes)
@@ -94,12 +97,11 @@ impl Scrubber {
                 }
                 return Ok(bytes);
             }
-            // The disk has failed, or the store was closed meanwhile.
-            Ok(Err(failure)) if !failure.is_damage() => return Err(failure.into()),
+            Ok(Err(failure)) if failure.may_pass() => return Err(failure.into()),
             Ok(Err(failure)) => failure.into(),
             Err(panic) => panic.into(),
         };
-        found.push(Finding { text: format!("{}: {}", pass.table(), cause.in_full()), key: None, id: None });
+        found.push(Finding { text: format!("{place}: {}", cause.in_full()), key: None, id: None });
         pass.skip_table();
         if pass.is_done() {
             self.passes.fetch_add(1, Ordering::Relaxed);

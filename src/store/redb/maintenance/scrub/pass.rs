@@ -1,15 +1,14 @@
 use std::ops::{Bound, ControlFlow};
 
-use redb::{Key, ReadOnlyTable, ReadableTable, ReadableTableMetadata, TableHandle, Value};
+use redb::{Key, Range, ReadableTable, ReadableTableMetadata, TableHandle, Value};
 
-use super::rows::{Place, Tables, Wrong};
+use super::rows::{Place, RawTable, Tables, Wrong};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::findings::Finding;
-use crate::store::redb::tables::guarded::visit_from;
 use crate::store::redb::tables::indexed::Indexed;
 use crate::store::redb::tables::meta::MetaRows;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
-use crate::store::redb::tables::row::{KeyOf, Row, Rows};
+use crate::store::redb::tables::row::{CheckedKey as _, KeyOf, RawKey, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
     Activity, ConversationSumRows, Conversations, Costs, Erased, ErasedCosts, ErasedRollups, Erasures, INDEX, Keys,
     Labels, OpenTurnSteps, OpenTurns, Positions, RollupKey, Rollups, Turns,
@@ -26,78 +25,82 @@ pub(crate) struct Pass {
     rows: u64,
 }
 
-type Step = fn(&mut Walk<'_>, &Tables) -> Result<(), Failure>;
+type Step = fn(&mut Walk<'_>, &Tables<'_>) -> Result<(), Failure>;
 
 impl Pass {
     /// The tables in the order in which a pass reads them, each with how its rows are checked.
     const TABLES: [(&'static str, Step); 17] = [
         (MetaRows::NAME, |walk, tables| {
-            walk.table(&tables.meta, |name| Place::of(format!("`{name}` of the store")), |_, _| Ok(()))
+            walk.table::<MetaRows>(tables, |name| Place::of(format!("`{name}` of the store")), |_, _| Ok(()))
         }),
-        (Keys::NAME, |walk, tables| walk.table(&tables.keys, |id| Place::of_id(id), |id, key| tables.key(id, key))),
+        (Keys::NAME, |walk, tables| walk.table::<Keys>(tables, |id| Place::of_id(id), |id, key| tables.key(id, key))),
         (Conversations::NAME, |walk, tables| {
-            walk.table(
-                &tables.conversations,
+            walk.table::<Conversations>(
+                tables,
                 |key| Place::of_key("", *key),
                 |key, record| tables.conversation(*key, record),
             )
         }),
         (Turns::NAME, |walk, tables| {
             let place = |(key, ordinal): &(u64, u64)| Place::of_key(&format!("turn {ordinal} of "), *key);
-            walk.table(&tables.turns, place, |(key, ordinal), record| tables.turn(*key, *ordinal, record))
+            walk.table::<Turns>(tables, place, |(key, ordinal), record| tables.turn(*key, *ordinal, record))
         }),
         ("turn_index", |walk, tables| walk.index(tables)),
         (OpenTurns::NAME, |walk, tables| {
             let place = |(key, turn_id): &(u64, &str)| Place::of_key(&format!("open turn {turn_id} of "), *key);
-            walk.table(&tables.open_turns, place, |(key, turn_id), head| tables.open_turn(*key, turn_id, head))
+            walk.table::<OpenTurns>(tables, place, |(key, turn_id), head| tables.open_turn(*key, turn_id, head))
         }),
         (OpenTurnSteps::NAME, |walk, tables| {
             let place = |(key, turn_id, step): &(u64, &str, u32)| {
                 Place::of_key(&format!("step {step} of open turn {turn_id} of "), *key)
             };
-            walk.table(&tables.open_steps, place, |(key, turn_id, step), _| tables.open_step(*key, turn_id, *step))
+            walk.table::<OpenTurnSteps>(tables, place, |(key, turn_id, step), _| tables.open_step(*key, turn_id, *step))
         }),
         (Activity::NAME, |walk, tables| {
-            walk.table(&tables.activity, |(_, id)| Place::of_id(id), |place, key| tables.activity(*place, key))
+            walk.table::<Activity>(tables, |(_, id)| Place::of_id(id), |place, key| tables.activity(*place, key))
         }),
         (Positions::NAME, |walk, tables| {
             let place = |position: &u64| Place::of(format!("position {position}"));
-            walk.table(&tables.positions, place, |position, at| tables.position(*position, at))?;
+            walk.table::<Positions>(tables, place, |position, at| tables.position(*position, at))?;
             walk.end_of_positions(tables)
         }),
         (Labels::NAME, |walk, tables| {
-            walk.table(
-                &tables.rollups.labels,
+            walk.table::<Labels>(
+                tables,
                 |hash| Place::of(format!("label {hash:016x}")),
                 |_, label| Tables::label(label),
             )
         }),
         (Rollups::NAME, |walk, tables| {
             let place = |key: &RollupKey| Place::of(format!("rollup {key:?}"));
-            walk.table(&tables.rollups.rollups, place, |key, rollup| tables.rollup(*key, rollup))
+            walk.table::<Rollups>(tables, place, |key, rollup| tables.rollup(*key, rollup))
         }),
         (Costs::NAME, |walk, tables| {
             let place = |key: &(u32, u8, i64, u64)| Place::of(format!("cost {key:?}"));
-            walk.table(&tables.rollups.costs, place, |(_, _, _, label), cost| tables.cost(*label, cost))
+            walk.table::<Costs>(tables, place, |(_, _, _, label), cost| tables.cost(*label, cost))
         }),
         (ConversationSumRows::NAME, |walk, tables| {
             let place = |(_, key): &(u32, u64)| Place::of(format!("the sums of conversation #{key}"));
-            walk.table(&tables.rollups.conversations, place, |(_, key), sums| tables.conversation_sums(*key, sums))
+            walk.table::<ConversationSumRows>(tables, place, |(_, key), sums| tables.conversation_sums(*key, sums))
         }),
         (Erased::NAME, |walk, tables| {
-            walk.table(&tables.erased, |key| Place::of_key("the erased ", *key), |key, note| tables.erased(*key, note))
+            walk.table::<Erased>(
+                tables,
+                |key| Place::of_key("the erased ", *key),
+                |key, note| tables.erased(*key, note),
+            )
         }),
         (Erasures::NAME, |walk, tables| {
             let place = |life: &u64| Place::of(format!("the erasure {life:016x}"));
-            walk.table(&tables.erasures, place, |life, erasure| tables.erasure(*life, erasure))
+            walk.table::<Erasures>(tables, place, |life, erasure| tables.erasure(*life, erasure))
         }),
         (ErasedRollups::NAME, |walk, tables| {
             let place = |key: &RollupKey| Place::of(format!("rollup of erased turns {key:?}"));
-            walk.table(&tables.rollups.erased_rollups, place, |key, rollup| tables.rollup(*key, rollup))
+            walk.table::<ErasedRollups>(tables, place, |key, rollup| tables.rollup(*key, rollup))
         }),
         (ErasedCosts::NAME, |walk, tables| {
             let place = |key: &RollupKey| Place::of(format!("cost of erased turns {key:?}"));
-            walk.table(&tables.rollups.erased_costs, place, |(_, _, label), cost| tables.cost(*label, cost))
+            walk.table::<ErasedCosts>(tables, place, |(_, _, label), cost| tables.cost(*label, cost))
         }),
     ];
 
@@ -121,7 +124,12 @@ impl Pass {
     }
 
     /// Reads the next rows, of about so many bytes. Returns the bytes that were read.
-    pub(super) fn step(&mut self, tables: &Tables, budget: usize, found: &mut Vec<Finding>) -> Result<usize, Failure> {
+    pub(super) fn step(
+        &mut self,
+        tables: &Tables<'_>,
+        budget: usize,
+        found: &mut Vec<Finding>,
+    ) -> Result<usize, Failure> {
         let Some((_, step)) = Self::TABLES.get(self.table) else { return Ok(0) };
         let mut walk =
             Walk { after: self.after.clone(), last: None, is_at_end: false, budget, bytes: 0, rows: 0, found };
@@ -142,6 +150,57 @@ fn caught(check: impl FnOnce() -> Result<(), Wrong>) -> Result<(), Wrong> {
     unwind::caught(check).unwrap_or_else(|panic| Err(Wrong::Told { text: panic.to_string(), key: None }))
 }
 
+/// Visits rows until `visit` breaks.
+fn visit_all<T: Rows>(
+    rows: Range<'_, RawKey<T::Key>, Row<T>>,
+    mut visit: impl FnMut(&[u8], Stored<'_, T>) -> Result<ControlFlow<()>, Failure>,
+) -> Result<ControlFlow<()>, Failure> {
+    for row in rows {
+        let (key, value) = row?;
+        if visit(key.value(), value.value())?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Visits the rows from a key on until `visit` breaks. First come the rows before that place back to a sound row that
+/// belongs before it: a damaged key can hide the rows in between from the search.
+fn visit_from<T: Rows>(
+    table: &RawTable<T>,
+    from: &[u8],
+    mut visit: impl FnMut(&[u8], Stored<'_, T>) -> Result<ControlFlow<()>, Failure>,
+) -> Result<ControlFlow<()>, Failure> {
+    let is_before = |key: &[u8], value: Stored<'_, T>| {
+        value.verify_raw(key).is_ok() && RawKey::<T::Key>::compare(key, from).is_lt()
+    };
+    let (mut hidden, mut outside) = (Vec::new(), None);
+    for row in table.range::<&[u8]>((Bound::Unbounded, Bound::Excluded(from)))?.rev() {
+        let (key, value) = row?;
+        if is_before(key.value(), value.value()) {
+            outside = Some(key.value().to_vec());
+            break;
+        }
+        hidden.push((key.value().to_vec(), value.value().unverified().to_vec()));
+    }
+    for (key, value) in hidden.iter().rev() {
+        let value = Stored::as_it_is(value);
+        let compare = RawKey::<T::Key>::compare;
+        let is_between =
+            outside.as_ref().is_some_and(|outside| compare(outside, key).is_lt()) && compare(key, from).is_lt();
+        // The step before has read a damaged row whose key fits there.
+        if value.verify_raw(key).is_err() && is_between {
+            outside = Some(key.clone());
+        } else if visit(key, value)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    visit_all::<T>(table.range::<&[u8]>((Bound::Included(from), Bound::Unbounded))?, |key, value| {
+        // A sound row before the beginning: the search has ended too early.
+        if is_before(key, value) { Ok(ControlFlow::Continue(())) } else { visit(key, value) }
+    })
+}
+
 /// One step through one table.
 pub(super) struct Walk<'a> {
     /// The key of the last row of the step before.
@@ -159,63 +218,55 @@ impl Walk<'_> {
     /// Reads rows whose checksums cover the whole row.
     fn table<T: Rows>(
         &mut self,
-        table: &ReadOnlyTable<T::Key, Row<T>>,
+        tables: &Tables<'_>,
         place: impl Fn(&KeyOf<'_, T>) -> Place,
         check: impl Fn(&KeyOf<'_, T>, &[u8]) -> Result<(), Wrong>,
     ) -> Result<(), Failure> {
+        let table = tables.raw::<T>()?;
         let after = self.after.clone();
-        let mut visit = |key: &KeyOf<'_, T>, value: Result<&[u8], DamagedRecord>| -> Result<ControlFlow<()>, Failure> {
-            let bytes = T::Key::as_bytes(key).as_ref().to_vec();
-            if after.as_ref() == Some(&bytes) {
+        let mut visit = |bytes: &[u8], value: Stored<'_, T>| -> Result<ControlFlow<()>, Failure> {
+            if after.as_deref() == Some(bytes) {
                 return Ok(ControlFlow::Continue(()));
             }
-            let is_in_order =
-                self.last.as_ref().or(after.as_ref()).is_none_or(|last| T::Key::compare(last, &bytes).is_lt());
-            let is_sound = value.is_ok() && is_in_order;
-            self.bytes += value.as_ref().map_or(0, |value| value.len());
-            let checked = value.map_err(Wrong::from).and_then(|value| {
+            let last = self.last.as_ref().or(after.as_ref());
+            let is_in_order = last.is_none_or(|last| RawKey::<T::Key>::compare(last, bytes).is_lt());
+            let verified = value.verify_raw(bytes);
+            let is_sound = verified.is_ok() && is_in_order;
+            self.bytes += value.unverified().len();
+            let checked = verified.map_err(Wrong::from).and_then(|value| {
                 if !is_in_order {
                     return Err(DamagedRecord::new(T::WHAT, RecordFlaw::Hidden).into());
                 }
                 caught(|| {
-                    let found = table.get(key)?;
+                    let found = table.get(bytes)?;
                     if found.is_some() {
-                        check(key, value)
+                        check(&T::Key::from_bytes(bytes), value)
                     } else {
                         Err(DamagedRecord::new(T::WHAT, RecordFlaw::Hidden).into())
                     }
                 })
             });
-            self.tell(|| place(key), checked)?;
-            Ok(self.go_on(bytes, is_sound))
+            let place = || {
+                if T::Key::is_valid(bytes) {
+                    return place(&T::Key::from_bytes(bytes));
+                }
+                Place::of(format!("the row of the table {} under the bytes {}", T::NAME, bytes.escape_ascii()))
+            };
+            self.tell(place, checked)?;
+            Ok(self.go_on(bytes.to_vec(), is_sound))
         };
-        match &after {
-            None => {
-                for row in table.iter()? {
-                    let (key, value) = row?;
-                    if visit(&key.value(), value.value().verify(&key.value()))?.is_break() {
-                        return Ok(());
-                    }
-                }
-            }
-            Some(after) => {
-                let mut is_cut = false;
-                visit_from::<T>(table, &T::Key::from_bytes(after), |key, value| {
-                    let flow = visit(key, value)?;
-                    is_cut = flow.is_break();
-                    Ok(flow)
-                })?;
-                if is_cut {
-                    return Ok(());
-                }
-            }
+        let flow = match &after {
+            None => visit_all::<T>(table.iter()?, visit)?,
+            Some(after) => visit_from(&table, after, &mut visit)?,
+        };
+        if flow.is_continue() {
+            self.end(T::NAME, table.len()?);
         }
-        self.end(T::NAME, table.len()?);
         Ok(())
     }
 
     /// Reads rows of the index.
-    fn index(&mut self, tables: &Tables) -> Result<(), Failure> {
+    fn index(&mut self, tables: &Tables<'_>) -> Result<(), Failure> {
         let after = self.after.as_deref().map(<(u64, u64)>::from_bytes);
         let mut rows =
             tables.index.range::<(u64, u64)>((after.map_or(Bound::Unbounded, Bound::Included), Bound::Unbounded))?;
@@ -274,7 +325,7 @@ impl Walk<'_> {
     }
 
     /// Checks that no position at the end of the order is missing.
-    fn end_of_positions(&mut self, tables: &Tables) -> Result<(), Failure> {
+    fn end_of_positions(&mut self, tables: &Tables<'_>) -> Result<(), Failure> {
         if self.is_at_end {
             let checked = tables.last_position();
             self.tell(|| Place::of("the order of all turns".into()), checked)?;
@@ -286,7 +337,7 @@ impl Walk<'_> {
     fn tell(&mut self, place: impl FnOnce() -> Place, checked: Result<(), Wrong>) -> Result<(), Failure> {
         match checked {
             Ok(()) => Ok(()),
-            Err(Wrong::Failed(failure)) if !failure.is_damage() => Err(failure),
+            Err(Wrong::Failed(failure)) if failure.may_pass() => Err(failure),
             Err(wrong) => {
                 self.found.push(place().finding(wrong));
                 Ok(())

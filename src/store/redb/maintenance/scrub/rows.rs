@@ -1,7 +1,9 @@
 use std::fmt::Display;
 use std::ops::ControlFlow;
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, StorageError, TableError};
+use redb::{
+    ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, StorageError, TableDefinition, TableError,
+};
 
 use crate::report::{ConversationSums, Cost, Rollup, RollupLabel};
 use crate::store::contract::Life;
@@ -11,7 +13,7 @@ use crate::store::redb::tables::findings::Finding;
 use crate::store::redb::tables::guarded::visit_back_from;
 use crate::store::redb::tables::index::{self, TurnHasher};
 use crate::store::redb::tables::indexed::Indexed;
-use crate::store::redb::tables::meta::{META, MetaRows, ReadMeta};
+use crate::store::redb::tables::meta::ReadMeta;
 use crate::store::redb::tables::read::{decode_key, read_key};
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
@@ -20,11 +22,11 @@ use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self, decode_plain};
 use crate::store::redb::tables::rollups::ReadRollups;
-use crate::store::redb::tables::row::{Row, Rows};
+use crate::store::redb::tables::row::{RawKey, Row, Rows};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, ConversationSumRows, Conversations, Costs, ERASED, ERASURES, Erased, Erasures,
-    INDEX, KEYS, Keys, LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Positions,
-    RollupKey, Rollups, StepKey, TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, ConversationSumRows, Conversations, Costs, ERASED, Erased, INDEX, KEYS, Keys,
+    LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Positions, RollupKey, Rollups,
+    StepKey, TURNS, Turns,
 };
 use crate::turn::{ConversationId, Ordinal};
 
@@ -102,36 +104,38 @@ impl Place {
     }
 }
 
+/// A table whose keys may be damaged.
+pub(super) type RawTable<T> = ReadOnlyTable<RawKey<<T as Rows>::Key>, Row<T>>;
+
 /// The tables in one snapshot.
-pub(super) struct Tables {
-    pub(super) meta: ReadOnlyTable<&'static str, Row<MetaRows>>,
-    pub(super) keys: ReadOnlyTable<&'static str, Row<Keys>>,
-    pub(super) conversations: ReadOnlyTable<u64, Row<Conversations>>,
-    pub(super) turns: ReadOnlyTable<(u64, u64), Row<Turns>>,
+pub(super) struct Tables<'txn> {
+    txn: &'txn ReadTransaction,
+    keys: ReadOnlyTable<&'static str, Row<Keys>>,
+    conversations: ReadOnlyTable<u64, Row<Conversations>>,
+    turns: ReadOnlyTable<(u64, u64), Row<Turns>>,
     pub(super) index: ReadOnlyTable<(u64, u64), Indexed>,
-    pub(super) open_turns: ReadOnlyTable<(u64, &'static str), Row<OpenTurns>>,
-    pub(super) open_steps: ReadOnlyTable<StepKey, Row<OpenTurnSteps>>,
-    pub(super) activity: ReadOnlyTable<(u64, &'static str), Row<Activity>>,
-    pub(super) positions: ReadOnlyTable<u64, Row<Positions>>,
-    pub(super) rollups: ReadRollups,
-    pub(super) erased: ReadOnlyTable<u64, Row<Erased>>,
-    pub(super) erasures: ReadOnlyTable<u64, Row<Erasures>>,
+    open_turns: ReadOnlyTable<(u64, &'static str), Row<OpenTurns>>,
+    open_steps: ReadOnlyTable<StepKey, Row<OpenTurnSteps>>,
+    activity: ReadOnlyTable<(u64, &'static str), Row<Activity>>,
+    positions: ReadOnlyTable<u64, Row<Positions>>,
+    rollups: ReadRollups,
+    erased: ReadOnlyTable<u64, Row<Erased>>,
     /// The turns that repairs moved aside. `None` if the file was never repaired.
     lost: Option<ReadOnlyTable<(u64, u64), &'static [u8]>>,
     hasher: TurnHasher,
     facts: ReadMeta,
 }
 
-impl Tables {
-    pub(super) fn open(txn: &ReadTransaction) -> Result<Self, Failure> {
+impl<'txn> Tables<'txn> {
+    /// Opens the tables. The hasher is of the open store, so that a damaged id of the store is a finding like others.
+    pub(super) fn open(txn: &'txn ReadTransaction, hasher: TurnHasher) -> Result<Self, Failure> {
         let lost = match txn.open_table(LOST_TURNS) {
             Ok(lost) => Some(lost),
             Err(TableError::TableDoesNotExist(_)) => None,
             Err(error) => return Err(error.into()),
         };
-        let facts = ReadMeta::read(txn)?;
         Ok(Self {
-            meta: txn.open_table(META)?,
+            txn,
             keys: txn.open_table(KEYS)?,
             conversations: txn.open_table(CONVERSATIONS)?,
             turns: txn.open_table(TURNS)?,
@@ -142,11 +146,15 @@ impl Tables {
             positions: txn.open_table(POSITIONS)?,
             rollups: ReadRollups::open(txn)?,
             erased: txn.open_table(ERASED)?,
-            erasures: txn.open_table(ERASURES)?,
             lost,
-            hasher: TurnHasher::of(facts.store_id()?),
-            facts,
+            hasher,
+            facts: ReadMeta::read(txn)?,
         })
+    }
+
+    /// Opens a table whose keys may be damaged.
+    pub(super) fn raw<T: Rows>(&self) -> Result<RawTable<T>, Failure> {
+        Ok(self.txn.open_table(TableDefinition::new(T::NAME))?)
     }
 
     /// Adds the ids of the conversations to findings that have only their keys.

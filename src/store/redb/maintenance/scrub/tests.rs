@@ -1,21 +1,29 @@
 use std::path::Path;
+use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
-use super::Pass;
 use super::rows::Tables;
+use super::{Pass, Scrubber};
+use crate::store::redb::checkpoint::Checkpoint;
+use crate::store::redb::files::location::Location;
+use crate::store::redb::files::open_files::Files;
+use crate::store::redb::files::slot::Slot;
 use crate::store::redb::maintenance::check::tests::each_table::filled;
 use crate::store::redb::maintenance::check::tests::set_up::{
     damage, hash, id, lose, open, refusal, seal, sealing, sound, staged, told,
 };
 use crate::store::redb::maintenance::check::{check, repair};
 use crate::store::redb::tables::findings::Finding;
+use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::indexed::StoredOrdinal;
+use crate::store::redb::tables::meta::{META, ReadMeta};
 use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedRecords;
-use crate::store::redb::tables::row::{self, Stored};
+use crate::store::redb::tables::row::{self, RawKey, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, CONVERSATIONS, ERASED, ERASURES, INDEX, KEYS, LABELS, OPEN_STEPS, OPEN_TURNS, POSITIONS, ROLLUPS, TURNS,
+    ACTIVITY, CONVERSATIONS, ERASED, ERASURES, FINDINGS, INDEX, KEYS, Keys, LABELS, OPEN_STEPS, OPEN_TURNS, OpenTurns,
+    POSITIONS, ROLLUPS, TURNS,
 };
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::{FaultKind, Life, TurnOutcome};
@@ -23,9 +31,11 @@ use crate::store::{FaultKind, Life, TurnOutcome};
 /// Runs a pass over a stopped store, in steps of so many bytes. Returns the findings and the number of steps.
 fn pass(directory: &Path, budget: usize) -> (Vec<Finding>, u64, u64) {
     let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
+    let hasher = TurnHasher::of(ReadMeta::of(&database).unwrap().store_id().unwrap());
     let (mut pass, mut found, mut steps) = (Pass::default(), Vec::new(), 0);
     while !pass.is_done() {
-        let tables = Tables::open(&database.begin_read().unwrap()).unwrap();
+        let txn = database.begin_read().unwrap();
+        let tables = Tables::open(&txn, hasher).unwrap();
         pass.step(&tables, budget, &mut found).unwrap();
         tables.name_conversations(&mut found);
         steps += 1;
@@ -275,6 +285,33 @@ async fn a_table_that_cannot_be_read_is_a_finding_and_the_pass_goes_on() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_no_text_is_a_finding_and_the_rows_behind_it_are_read() {
+    fn insert<T: Rows>(directory: &Path, key: &[u8], value: &[u8]) {
+        damage(directory, TableDefinition::<RawKey<T::Key>, Row<T>>::new(T::NAME), |rows| {
+            rows.insert(key, Stored::as_it_is(value)).unwrap();
+        });
+    }
+    let directory = sound().await;
+    insert::<Keys>(directory.path(), b"a\xff", &[1; 16]);
+    insert::<Keys>(directory.path(), b"b", &[1; 16]);
+    insert::<OpenTurns>(directory.path(), b"\x01\0\0\0\0\0\0\0p\xff", &[1; 16]);
+    insert::<OpenTurns>(directory.path(), b"\x02\0\0\0\0\0\0\0other", &[1; 16]);
+    for budget in [1, usize::MAX] {
+        let (found, ..) = pass(directory.path(), budget);
+        let texts: Vec<_> = found.iter().map(|finding| &*finding.text).collect();
+        for expected in [
+            "the row of the table conversation_keys under the bytes a\\xff: a stored key of a conversation cannot be \
+             read: its key is none",
+            "conversation b: a stored key of a conversation cannot be read: its checksum does not fit",
+            "open turn other of conversation #2: a stored open turn cannot be read: its checksum does not fit",
+        ] {
+            assert!(texts.contains(&expected), "{expected:?} is not in {texts:#?}");
+        }
+        assert!(texts.iter().any(|text| text.contains("under the bytes \\x01\\x00")), "{texts:#?}");
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_fact_about_the_file_is_told_and_never_used() {
     let directory = sound().await;
     let path = directory.path().join(StoreFile::Main.name());
@@ -290,4 +327,35 @@ async fn a_damaged_fact_about_the_file_is_told_and_never_used() {
     let refused = refusal(directory.path());
     let fault = crate::store::Fault::from(refused);
     assert_eq!(fault.kind(), FaultKind::Damaged, "{}", fault.in_full());
+}
+
+/// Damages the tables of a running store, and scrubs it twice. Returns the findings that the store has then.
+fn found_while_it_runs(damage: impl FnOnce(&WriteTransaction)) -> Vec<String> {
+    let slot = Arc::new(Slot::new(Location::Memory.open(1 << 20).unwrap()));
+    let txn = slot.with(Files::write_tables).unwrap().unwrap();
+    damage(&txn);
+    txn.commit().unwrap();
+    let scrubber = Scrubber::new(Arc::clone(&slot), Arc::new(Checkpoint::new(Arc::clone(&slot), 1 << 20)));
+    for pass in 1..=2 {
+        scrubber.run().unwrap();
+        assert_eq!(scrubber.passes(), pass);
+    }
+    let txn = slot.with(Files::begin_read).unwrap().unwrap();
+    let findings = txn.open_table(FINDINGS).unwrap();
+    findings.iter().unwrap().map(|row| row.unwrap().0.value().to_owned()).collect()
+}
+
+#[test]
+fn damage_to_a_fact_or_to_the_tree_of_tables_of_a_running_store_is_a_finding() {
+    let fact = |name: &'static str| {
+        found_while_it_runs(|txn| {
+            txn.open_table(META).unwrap().insert(name, Stored::as_it_is(&[7; 24])).unwrap();
+        })
+    };
+    let unfit = "a stored record of the store's own cannot be read: its checksum does not fit";
+    assert_eq!(fact("store_id"), [format!("`store_id` of the store: {unfit}")]);
+    let told = "the order of all turns: the store's own record `rolled_up` is missing or damaged".to_owned();
+    assert_eq!(fact("rolled_up"), [format!("`rolled_up` of the store: {unfit}"), told]);
+    let without_table = found_while_it_runs(|txn| assert!(txn.delete_table(TURNS).unwrap()));
+    assert_eq!(without_table, ["the tables: Table 'turns' does not exist"]);
 }

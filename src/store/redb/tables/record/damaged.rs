@@ -21,6 +21,8 @@ pub(crate) enum RecordFlaw {
     NoChecksum,
     #[error("its checksum does not fit")]
     Checksum,
+    #[error("its key is none")]
+    Key,
     #[error("it has no link")]
     NoLink,
     #[error("it has another length")]

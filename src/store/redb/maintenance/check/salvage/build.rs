@@ -3,13 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle, WriteTransaction};
 use uuid::Uuid;
 
 use super::choose::{self, ErasedKeys, Ids, OpenTurnName};
 use super::journal::{self, Expected, Rebuilt};
 use super::pages::PageFile;
-use super::rows::{FOUND, take_found, take_reached, wanted};
+use super::rows::{FOUND, store_id_in, take_found, take_reached, wanted};
 use super::source::{JournalSource, MainSource};
 use super::walk::{scan, walk};
 use crate::store::redb::checkpoint::transfer::Transfer;
@@ -17,24 +17,24 @@ use crate::store::redb::files::file::create_database;
 use crate::store::redb::files::header::StoreHeader;
 use crate::store::redb::files::misfit::Misfit;
 use crate::store::redb::files::open_error::{OpenError, failed};
-use crate::store::redb::files::replay::{Replayed, RowFlaw, replay, replay_at_any_position};
+use crate::store::redb::files::replay::{Replayed, replay, replay_at_any_position};
 use crate::store::redb::journal::chain::read_row;
 use crate::store::redb::journal::entry::decode_row;
+use crate::store::redb::maintenance::check::facts;
 use crate::store::redb::maintenance::check::loss::Loss;
-use crate::store::redb::maintenance::check::lost::{Names, Range, lost_ranges, lost_turns};
+use crate::store::redb::maintenance::check::lost::{Names, Range, lost_open_turns, lost_ranges, lost_turns};
 use crate::store::redb::maintenance::check::repair::derive;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::journal_mark::JournalMark;
-use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
+use crate::store::redb::tables::meta::{META, ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::row::{self, Rows};
 use crate::store::redb::tables::schema::{
-    CONVERSATIONS, Conversations, ERASURES, ErasedCosts, ErasedRollups, LOST_JOURNAL_ROWS, LOST_OPEN_STEPS,
-    LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, OPEN_TURNS, OpenTurns, Positions, ROWS, TURNS, Turns, copy_tables,
-    count_live_bytes, make_tables,
+    CONVERSATIONS, Conversations, ERASURES, ErasedCosts, ErasedRollups, LOST_JOURNAL_ROWS, LOST_TURNS, OPEN_TURNS,
+    OpenTurns, Positions, ROWS, TURNS, Turns, copy_tables, count_live_bytes, make_tables,
 };
 use crate::store::redb::tables::write::begin_write;
 use crate::turn::RunningTime;
@@ -116,6 +116,7 @@ fn copied(main: &Database, txn: &WriteTransaction) -> Result<Staged, Failure> {
         expected: Expected {
             store_ids: vec![header.bond.store_id],
             journal_id: header.bond.journal_id,
+            needs_journal: header.bond.journal_id.is_some(),
             marks: Some([header.checkpoint, header.newest]),
         },
         running: ReadMeta::of(main)?.running_time()?,
@@ -137,13 +138,20 @@ fn scanned(file: &PageFile, txn: &WriteTransaction) -> Result<(Staged, Ids, Eras
     if !reached.is_whole() {
         scan(file, &reached, |page| take_found(txn, &reached, page, &mut store_ids))?;
     }
-    let mut meta = WriteMeta::write(txn)?;
-    let (marks, journal_id, running) = if let Ok(store_id) = meta.store_id() {
+    let meta = WriteMeta::write(txn)?;
+    let known_id = meta.store_id().ok();
+    let marks = meta.checkpoint().and_then(|checkpoint| Ok([checkpoint, meta.newest()?])).ok();
+    drop(meta);
+    let may_need_journal = facts::mend(txn)?;
+    if let Some(store_id) = known_id {
         store_ids = vec![store_id];
-        let marks = meta.checkpoint().and_then(|checkpoint| Ok([checkpoint, meta.newest()?])).ok();
-        (marks, meta.bound_journal().unwrap_or_default(), meta.running_time().unwrap_or_default())
     } else {
-        meta.stamp_main()?;
+        if reached.is_whole() {
+            scan(file, &reached, |page| {
+                store_ids.extend(store_id_in(page));
+                Ok(None)
+            })?;
+        }
         // The id that most pages have is first.
         let count = |id: &Uuid| store_ids.iter().filter(|other| *other == id).count();
         let best = store_ids.iter().copied().max_by_key(count);
@@ -151,18 +159,18 @@ fn scanned(file: &PageFile, txn: &WriteTransaction) -> Result<(Staged, Ids, Eras
         store_ids.dedup();
         if let Some(place) = best.and_then(|best| store_ids.iter().position(|id| *id == best)) {
             store_ids.swap(0, place);
-            meta.set_store_id(store_ids[0])?;
+            WriteMeta::write(txn)?.set_store_id(store_ids[0])?;
         }
-        // Rows that an earlier repair moved aside must not be replaced.
-        meta.set_repairs(last_repair(txn)?)?;
-        (None, None, RunningTime::default())
-    };
+    }
+    let meta = WriteMeta::write(txn)?;
+    let (running, journal_id) = (meta.running_time()?, meta.bound_journal()?);
     drop(meta);
+    let needs_journal = journal_id.is_some() || may_need_journal || reached.lacks(META.name());
     let lost_before = lost_ranges(txn)?;
     choose::labels(txn)?;
     let erased_keys = choose::erased_keys(txn)?;
     let ids = choose::keys(txn, &erased_keys)?;
-    let expected = Expected { store_ids, journal_id, marks };
+    let expected = Expected { store_ids, journal_id, needs_journal, marks };
     let is_partial = !reached.is_whole();
     let mut unknown = Vec::new();
     if [Turns::NAME, Conversations::NAME, Positions::NAME].iter().all(|table| reached.lacks(table)) {
@@ -181,15 +189,6 @@ fn scanned(file: &PageFile, txn: &WriteTransaction) -> Result<(Staged, Ids, Eras
     }
     let (erased, old) = (Vec::new(), BTreeSet::new());
     Ok((Staged { expected, running, lost_before, erased, unknown, old, is_partial }, ids, erased_keys))
-}
-
-/// Returns the number of the last repair that has moved rows aside; 0 if there is none.
-fn last_repair(txn: &WriteTransaction) -> Result<u64, Failure> {
-    let heads = txn.open_table(LOST_OPEN_TURNS)?.last()?.map(|(place, _)| place.value().0);
-    let steps = txn.open_table(LOST_OPEN_STEPS)?.last()?.map(|(place, _)| place.value().0);
-    let rows = txn.open_table(LOST_JOURNAL_ROWS)?.last()?.map(|(place, _)| place.value().0);
-    let unknown = txn.open_table(LOST_UNKNOWN)?.last()?.map(|(place, _)| place.value().0);
-    Ok([heads, steps, rows, unknown].into_iter().flatten().max().unwrap_or_default())
 }
 
 /// Completes the tables with what was found, and notes what is missing. Returns the open turns that may be of an
@@ -304,7 +303,7 @@ fn finish(
     let (repair, hasher) = (meta.next_repair()?, TurnHasher::of(meta.store_id()?));
     drop(meta);
     let mut losses = unknown;
-    let needs_journal = expected.journal_id.is_some();
+    let needs_journal = expected.needs_journal;
     let mut last = expected.marks.map_or_else(JournalMark::default, |[checkpoint, _]| checkpoint);
     match replayed {
         Some(Replayed { memtable, damaged, unplaced }) => {
@@ -314,11 +313,7 @@ fn finish(
             last = memtable.last_row();
             for row in damaged.into_iter().chain(unplaced) {
                 txn.open_table(LOST_JOURNAL_ROWS)?.insert((repair, row.number), &*row.bytes)?;
-                losses.push(match row.flaw {
-                    RowFlaw::Missing { next } => Loss::JournalRows { first: row.number, last: next - 1 },
-                    RowFlaw::Record(_) => Loss::JournalRows { first: row.number, last: row.number },
-                    flaw => Loss::Commits { row: row.number, flaw },
-                });
+                losses.push(Loss::of_row(row.number, row.flaw));
             }
             let newest = expected.newest();
             if newest.number >= next {
@@ -339,7 +334,9 @@ fn finish(
     derive(txn)?;
     let kept = choose::set_uncertain_aside(txn, old, repair)?;
     WriteMeta::write(txn)?.set_live_bytes(count_live_bytes(txn)?)?;
-    losses.splice(0..0, of_turns(txn, &lost_before, &erased, kept, repair)?);
+    let mut of_turns = of_turns(txn, &lost_before, &erased, kept, repair)?;
+    of_turns.retain(|loss| !losses.contains(loss));
+    losses.splice(0..0, of_turns);
     Ok(losses)
 }
 
@@ -361,15 +358,8 @@ fn of_turns(
     repair: u64,
 ) -> Result<Vec<Loss>, Failure> {
     let mut losses = lost_turns(txn, before, erased)?;
+    losses.extend(lost_open_turns(txn, repair)?);
     let names = Names::of(txn)?;
-    for row in txn.open_table(LOST_OPEN_TURNS)?.range((repair, 0, "")..)? {
-        let (place, _) = row?;
-        let (of, key, turn_id) = place.value();
-        if of != repair {
-            break;
-        }
-        losses.push(Loss::OpenTurn { conversation: names.name(key)?, turn_id: turn_id.to_owned() });
-    }
     let heads = txn.open_table(OPEN_TURNS)?;
     for (key, turn_id) in old {
         if heads.get((key, turn_id.as_str()))?.is_some() {

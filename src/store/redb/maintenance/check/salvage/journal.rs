@@ -28,6 +28,8 @@ pub(super) struct Expected {
     pub(super) store_ids: Vec<Uuid>,
     /// The id of the journal that the main file needs; `None` if it needs none or if the id is unknown.
     pub(super) journal_id: Option<Uuid>,
+    /// Whether the main file may need a journal.
+    pub(super) needs_journal: bool,
     /// The marks of the last row that the tables have and of the newest row that the main file has seen; `None` if they
     /// are unknown.
     pub(super) marks: Option<[JournalMark; 2]>,
@@ -116,7 +118,11 @@ fn restored<'txn>(txn: &'txn WriteTransaction, facts: &BTreeMap<Vec<u8>, Vec<u8>
     let mut meta = WriteMeta::write(txn)?;
     for (name, value) in facts {
         if let Ok(name) = str::from_utf8(name) {
-            meta.restore(name, Stored::as_it_is(value))?;
+            let row = Stored::as_it_is(value);
+            // A damaged fact counts as missing.
+            if row.verify(&name).is_ok() {
+                meta.restore(name, row)?;
+            }
         }
     }
     Ok(meta)

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::pages::{Leaf, PAGE_BYTES, PageFile, Widths};
 use super::walk::{Reached, Wanted, disk};
 use crate::store::redb::tables::failure::Failure;
-use crate::store::redb::tables::indexed::Indexed;
+use crate::store::redb::tables::indexed::{Indexed, StoredOrdinal};
 use crate::store::redb::tables::meta::{META, store_id_among};
 use crate::store::redb::tables::row::{CheckedKey, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
@@ -54,7 +54,19 @@ pub(super) fn wanted() -> Result<Vec<Wanted>, Failure> {
 /// Stages the rows of a leaf that the walk has reached. `is_sound` says whether the page has its checksum. If it does
 /// not, only rows with checksums are taken, and each of them only if it fits its checksum.
 pub(super) fn take_reached(txn: &WriteTransaction, table: &str, leaf: Leaf<'_>, is_sound: bool) -> Result<(), Failure> {
+    if table == INDEX.name() && !is_sound {
+        let mut index = txn.open_table(INDEX)?;
+        for (place, ordinal) in sound_index_rows(leaf) {
+            index.insert(place, StoredOrdinal::seal(place, ordinal))?;
+        }
+    }
     visit_tables(&mut TakeReached { txn, table, leaf, is_sound })
+}
+
+/// Returns the places and ordinals of those rows of a leaf of the index whose checksums fit.
+fn sound_index_rows(leaf: Leaf<'_>) -> Vec<((u64, u64), u64)> {
+    let places = leaf.entries().map(|(key, value)| (<(u64, u64)>::from_bytes(key), Indexed::from_bytes(value)));
+    places.filter_map(|(place, ordinal)| Some((place, ordinal.verify(place).ok()?))).collect()
 }
 
 struct TakeReached<'a> {
@@ -86,13 +98,24 @@ impl TableVisitor for TakeReached<'_> {
         }
         let mut rows = self.txn.open_table(table)?;
         for (key, value) in self.leaf.entries() {
-            if self.is_sound && T::Key::is_valid(key) || fits::<T>(key, value) {
+            if fits::<T>(key, value) {
                 rows.insert(T::Key::from_bytes(key), Stored::as_it_is(value))?;
             } else if let Some((key, value)) = mended::<T>(key, value) {
+                // A damaged row may have been written again, into a page whose checksum fits the damage.
                 rows.insert(T::Key::from_bytes(&key), Stored::as_it_is(&value))?;
+            } else if self.is_sound && T::Key::is_valid(key) {
+                rows.insert(T::Key::from_bytes(key), Stored::as_it_is(value))?;
             }
         }
         Ok(())
+    }
+
+    fn visit_other_rows<T: Rows>(
+        &mut self,
+        table: TableDefinition<'static, T::Key, Row<T>>,
+        _: Role,
+    ) -> Result<(), Failure> {
+        self.visit_rows(table)
     }
 }
 
@@ -136,9 +159,14 @@ pub(super) fn take_found(
         take_index(txn, Leaf::of(page, widths::<(u64, u64), Indexed>()))?;
     }
     if !is_known && reached.lacks(META.name()) {
-        store_ids.extend(store_id_among(Leaf::of(page, widths::<&str, &[u8]>()).entries()));
+        store_ids.extend(store_id_in(page));
     }
     Ok(bytes)
+}
+
+/// Returns the id of a store, if the page is a leaf with facts about a file.
+pub(super) fn store_id_in(page: &[u8]) -> Option<Uuid> {
+    store_id_among(Leaf::of(page, widths::<&str, &[u8]>()).entries())
 }
 
 struct TakeFound<'a> {
@@ -188,8 +216,7 @@ impl TableVisitor for TakeFound<'_> {
 /// Stages the rows of the index whose checksums fit. These checksums are short, so a page counts as a leaf of the index
 /// only if it has two such rows.
 fn take_index(txn: &WriteTransaction, leaf: Leaf<'_>) -> Result<(), Failure> {
-    let places = leaf.entries().map(|(key, value)| (<(u64, u64)>::from_bytes(key), Indexed::from_bytes(value)));
-    let rows: Vec<_> = places.filter_map(|(place, ordinal)| Some((place, ordinal.verify(place).ok()?))).collect();
+    let rows = sound_index_rows(leaf);
     if rows.len() < 2 {
         return Ok(());
     }
@@ -223,8 +250,7 @@ pub(super) fn has_rows(file: &PageFile) -> Result<bool, Failure> {
         let mut recognize = Recognize(&page, false);
         visit_tables(&mut recognize)?;
         recognize.visit_rows(ROWS)?;
-        let facts = Leaf::of(&page, widths::<&str, &[u8]>()).entries();
-        if recognize.1 || store_id_among(facts).is_some() {
+        if recognize.1 || store_id_in(&page).is_some() {
             return Ok(true);
         }
     }

@@ -53,7 +53,7 @@ async fn damaged_pages_are_found_and_a_repair_saves_what_they_still_have() {
     let (copy, after) = repair(directory.path()).unwrap().1.unwrap();
     assert_eq!((told(&after), after.sealed_turns, after.open_turns), (vec![], 6, 2));
     let lost: Vec<_> = after.losses.iter().map(ToString::to_string).collect();
-    let open = "open turns whose heads were in damaged pages, if there were others than those that are kept or named";
+    let open = "open turns whose heads were damaged, if there were others than those that are kept or named";
     assert_eq!(lost, [open]);
     assert!(fs::read(copy).unwrap() == before, "the damaged file was not kept");
     assert!(check(directory.path()).unwrap().violations.is_empty());

@@ -4,12 +4,14 @@
 //! - `world`: a store with many pages, and the comparison.
 //! - `flips`: single flipped bits.
 //! - `heaps`: many damaged pages at once.
+//! - `index`: a damaged page of the index.
 //! - `erased`: erased turns that freed pages still have.
 //! - `laundering`: copies that would hide damage.
 
 mod erased;
 mod flips;
 mod heaps;
+mod index;
 mod laundering;
 mod world;
 

@@ -1,0 +1,97 @@
+use std::fs;
+use std::path::Path;
+
+use redb::ReadableTable;
+
+use super::set_up::{damage, damage_journal, hash, open, sealing, sound, told, with_a_journal};
+use crate::store::TurnOutcome;
+use crate::store::redb::maintenance::check::{check, repair};
+use crate::store::redb::tables::indexed::StoredOrdinal;
+use crate::store::redb::tables::row::{self, Stored};
+use crate::store::redb::tables::schema::{INDEX, OPEN_STEPS, OPEN_TURNS, TURNS};
+use crate::store::redb::tables::store_file::StoreFile;
+
+/// Damages a store. Asserts that the repair makes it sound, and that it names exactly these losses.
+fn assert_named(directory: &Path, losses: &[&str], damage: impl FnOnce(&Path)) {
+    damage(directory);
+    let (_, after) = repair(directory).unwrap().1.unwrap();
+    let named: Vec<_> = after.losses.iter().map(ToString::to_string).collect();
+    assert_eq!((told(&after), &*named), (vec![], &*losses.iter().map(ToString::to_string).collect::<Vec<_>>()));
+}
+
+#[tokio::test]
+async fn a_repair_in_place_names_each_turn_that_it_loses() {
+    assert_named(sound().await.path(), &["turn 2 of conversation a"], |path| {
+        damage(path, TURNS, |turns| drop(turns.insert((1, 2), Stored::as_it_is(b"nonsense")).unwrap()));
+    });
+    let directory = sound().await;
+    assert_named(directory.path(), &["turns 2 to 3 of conversation b"], |path| {
+        let hashes = ["y", "z"].map(|id| hash(path, id));
+        damage(path, TURNS, |turns| {
+            turns.insert((2, 2), Stored::as_it_is(b"nonsense")).unwrap();
+            turns.remove((2, 3)).unwrap();
+        });
+        // No row of the index names them, and still their ordinals were given.
+        damage(path, INDEX, |index| {
+            for hash in hashes {
+                index.remove((2, hash)).unwrap();
+            }
+        });
+    });
+    let store = open(directory.path());
+    let outcomes = store.commit(sealing("b", 1, "new")).await.unwrap().outcomes;
+    assert!(matches!(outcomes[0].1, TurnOutcome::Sealed(at) if at.get() == 4), "{outcomes:?}");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_repair_in_place_names_each_open_turn_that_it_loses() {
+    assert_named(sound().await.path(), &["open turn open of conversation a"], |path| {
+        damage(path, OPEN_TURNS, |open| drop(open.insert((1, "open"), Stored::as_it_is(b"nonsense")).unwrap()));
+    });
+    assert_named(sound().await.path(), &["open turn open of conversation a"], |path| {
+        damage(path, OPEN_TURNS, |open| drop(open.remove((1, "open")).unwrap()));
+    });
+    assert_named(sound().await.path(), &["open turn open of conversation b"], |path| {
+        damage(path, OPEN_STEPS, |steps| drop(steps.insert((2, "open", 1), Stored::as_it_is(b"nonsense")).unwrap()));
+    });
+    // This turn has no steps, so nothing shows that the key of its damaged row is right.
+    let unknown = "open turns whose heads were damaged, if there were others than those that are kept or named";
+    assert_named(sound().await.path(), &["open turn other of conversation b", unknown], |path| {
+        damage(path, OPEN_TURNS, |open| drop(open.insert((2, "other"), Stored::as_it_is(b"nonsense")).unwrap()));
+    });
+}
+
+#[tokio::test]
+async fn a_repair_in_place_names_what_it_loses_of_the_journal() {
+    let follows = "conversation a goes from version 1 and 1 sealed turns to version 3 after 2 sealed turns";
+    let commits = format!("commits in row 3 of the journal: {follows}");
+    assert_named(with_a_journal().await.path(), &["row 2 of the journal, with all their commits", &commits], |path| {
+        damage_journal(path, |rows| drop(rows.remove(2).unwrap()));
+    });
+    assert_named(with_a_journal().await.path(), &["row 2 of the journal, with all their commits", &commits], |path| {
+        damage_journal(path, |rows| drop(rows.insert(2, Stored::as_it_is(b"nonsense")).unwrap()));
+    });
+    assert_named(with_a_journal().await.path(), &["rows of the journal after row 0, if there were any"], |path| {
+        fs::remove_file(path.join(StoreFile::Journal.name())).unwrap();
+    });
+}
+
+#[tokio::test]
+async fn tables_that_a_repair_in_place_does_not_make_sound_are_salvaged() {
+    let directory = sound().await;
+    // A sound turn and its index, under a key that no conversation has.
+    let name = "turn 1 of conversation #9";
+    assert_named(directory.path(), &[name], |path| {
+        let hash = hash(path, "x");
+        let mut record = Vec::new();
+        damage(path, TURNS, |turns| {
+            record = turns.get((1, 1)).unwrap().unwrap().value().verify(&(1, 1)).unwrap().to_vec();
+            turns.insert((9, 1), row::seal(&(9, 1), &mut record)).unwrap();
+        });
+        damage(path, INDEX, |index| drop(index.insert((9, hash), StoredOrdinal::seal((9, hash), 1)).unwrap()));
+        let found = told(&check(path).unwrap());
+        assert!(found.contains(&format!("{name}: its conversation is unknown")), "{found:#?}");
+    });
+    assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+}
