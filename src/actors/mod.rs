@@ -52,6 +52,7 @@
 //!
 //! - `reader`: answers questions to the store on the thread that asks them.
 //! - `feed`: all sealed turns from a position on, in order.
+//! - `retention`: causes turns to be dropped that are too old.
 //! - `sweeper`: counts the running time, and causes abandoned and failed turns to be sealed.
 //! - `end`: how an actor learns that another actor has ended.
 //!
@@ -80,6 +81,7 @@ mod open_changes;
 #[cfg(test)]
 mod overload_tests;
 mod reader;
+mod retention;
 #[cfg(test)]
 mod retire_tests;
 mod store;
@@ -102,6 +104,7 @@ pub use facts::{Fact, Facts, Subscription, TurnSealed};
 pub use feed::{Feed, FeedStart};
 pub use load::Load;
 pub use reader::{BuildReport, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListTurns, StoreReader};
+pub use retention::{InspectRetention, Retention, RetentionReport};
 pub use store::{
     BackUp, CheckWrite, Close, EraseConversation, InspectStore, ListStaleTurns, OpenConversation, Scrub, Store,
     StoreReport, Tick,

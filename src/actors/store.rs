@@ -11,9 +11,9 @@ use super::end::{AwaitEnd, never};
 use super::reader::{BuildReport, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListTurns, respond};
 use crate::settings::StoreSettings;
 use crate::store::{
-    Answer, Backup, BackupError, Commit, CommitError, Committed, ConversationState, DamageReport, Engine, Fault,
-    ListSealedError, ListedConversation, Location, OpenError, OpenTurns, RedbEngine, Report, ReportError,
-    RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes,
+    Answer, Backup, BackupError, Commit, CommitError, Committed, ConversationState, DamageReport, DropError, DropTurns,
+    DroppedTurns, Engine, Fault, ListSealedError, ListedConversation, Location, OpenError, OpenTurns, RedbEngine,
+    Report, ReportError, RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes,
 };
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
@@ -166,6 +166,18 @@ impl Handler<EraseConversation> for Store {
 
     fn handle(&mut self, erase: EraseConversation, _: &mut Self::Context) -> Self::Result {
         respond(self.engine.erase(erase.conversation_id))
+    }
+}
+
+impl Message for DropTurns {
+    type Result = Result<DroppedTurns, DropError>;
+}
+
+impl Handler<DropTurns> for Store {
+    type Result = Response<Result<DroppedTurns, DropError>>;
+
+    fn handle(&mut self, question: DropTurns, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.drop_turns(question))
     }
 }
 

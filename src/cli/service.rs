@@ -99,6 +99,7 @@ impl Service {
             .prices(Arc::clone(&book))
             .turns(settings.turns.clone())
             .store(settings.store.clone())
+            .retention(settings.retention.clone())
             .start()
             .await?;
         Self::start_on(runtime, book, listener, settings).await

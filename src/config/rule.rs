@@ -14,6 +14,9 @@ use crate::settings::{HostName, LogFormat, LogLevel, WebOrigin, Workers};
 /// The maximum duration. A longer one is surely a mistake, and sums of such durations cannot overflow.
 const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
 
+/// The maximum time for which turns are kept.
+const MAX_KEEP: Duration = Duration::from_hours(100 * 366 * 24);
+
 /// Pairs of settings. The first of a pair must not exceed the second. A line must fit into a body. A body must fit into
 /// the memory for all bodies, and into the maximum transfer. An open turn must fit into the limit for the open turns of
 /// its conversation. These must fit into the memory for the open turns of all conversations, and into a commit, because
@@ -33,6 +36,7 @@ impl ValueMut<'_> {
         match self {
             Self::Count(_, limits) => format!("a whole number from {} to {}", limits.start(), limits.end()),
             Self::Duration(_) => r#"a duration from "1ms" to "365days", such as "30s""#.into(),
+            Self::Keep(_) => r#""forever", or a duration from "1ms" to "100years", such as "90d""#.into(),
             Self::Workers(_) => format!(r#""auto" or a whole number from 1 to {}"#, Workers::MAX),
             Self::Address(_) => r#"an IP address and a port, such as "127.0.0.1:24210" or "[::1]:24210""#.into(),
             Self::Origins(_) => {
@@ -51,7 +55,11 @@ impl ValueMut<'_> {
     pub(super) fn apply(self, value: &RawValue) -> bool {
         match self {
             Self::Count(at, limits) => set(at, read_count(value, *limits.start(), *limits.end())),
-            Self::Duration(at) => set(at, value.text().and_then(read_duration)),
+            Self::Duration(at) => set(at, value.text().and_then(|text| read_duration(text, MAX_DURATION))),
+            Self::Keep(at) => {
+                let keep = |text| read_duration(text, MAX_KEEP).map(Some);
+                set(at, value.text().and_then(|text| if text == "forever" { Some(None) } else { keep(text) }))
+            }
             Self::Workers(at) => {
                 let auto = (value.text() == Some("auto")).then_some(Workers::Auto);
                 set(at, auto.or_else(|| read_count(value, 1, Workers::MAX as u64).map(Workers::Exactly)))
@@ -84,6 +92,9 @@ impl ValueMut<'_> {
         match self {
             Self::Count(at, _) => at.to_string(),
             Self::Duration(at) => text(&humantime::format_duration(**at)),
+            Self::Keep(at) => {
+                text(&at.map_or_else(|| "forever".into(), |at| humantime::format_duration(at).to_string()))
+            }
             Self::Workers(at) => match at {
                 Workers::Auto => text("auto"),
                 Workers::Exactly(count) => count.to_string(),
@@ -140,7 +151,7 @@ fn read_count(value: &RawValue, min: u64, max: u64) -> Option<usize> {
     usize::try_from(count).ok()
 }
 
-fn read_duration(text: &str) -> Option<Duration> {
+fn read_duration(text: &str, max: Duration) -> Option<Duration> {
     let duration = humantime::parse_duration(text).ok()?;
-    (Duration::from_millis(1)..=MAX_DURATION).contains(&duration).then_some(duration)
+    (Duration::from_millis(1)..=max).contains(&duration).then_some(duration)
 }

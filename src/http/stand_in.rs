@@ -26,7 +26,8 @@ use super::middleware::host::Hosts;
 use super::transport::server::app;
 use crate::actors::{
     BackUp, BuildReport, CheckWrite, Erase, EraseError, Facts, FindRevision, ListConversations, ListOpenTurns,
-    ListSealed, ListTurns, Load, Observe, ObserveError, Receipt, StoreReport, SweeperReport, TurnReceipt, WorkCounts,
+    ListSealed, ListTurns, Load, Observe, ObserveError, Receipt, RetentionReport, StoreReport, SweeperReport,
+    TurnReceipt, WorkCounts,
 };
 use crate::report::{Breakdown, Rollup};
 use crate::runtime::{Handles, Intake, Operations, Reads};
@@ -135,6 +136,7 @@ impl StandIn {
                 inspect_conversation: Probe::start(|_| pending()).recipient(),
                 inspect_store: Probe::start(move |_| after_hanging(hangs, report)).recipient(),
                 inspect_sweeper: Probe::start(move |_| after_hanging(hangs, SweeperReport::default())).recipient(),
+                inspect_retention: Probe::start(move |_| after_hanging(hangs, RetentionReport::default())).recipient(),
             },
         };
         let api = Api::new(handles, settings);

@@ -2,8 +2,8 @@ use actix::{Actor, MailboxError, Recipient};
 
 use crate::actors::{
     BackUp, BuildReport, CheckWrite, CountWork, Erase, Facts, Feed, FeedStart, FindRevision, InspectConversation,
-    InspectStore, InspectSweeper, ListConversations, ListOpenTurns, ListSealed, ListTurns, Load, Observe, Scrub,
-    StoreReader, StoreReport, SweeperReport, WorkCounts,
+    InspectRetention, InspectStore, InspectSweeper, ListConversations, ListOpenTurns, ListSealed, ListTurns, Load,
+    Observe, RetentionReport, Scrub, StoreReader, StoreReport, SweeperReport, WorkCounts,
 };
 use crate::store::ListSealedError;
 
@@ -89,6 +89,8 @@ pub struct Operations {
     pub inspect_store: Recipient<InspectStore>,
     /// Returns the state of the sweeper.
     pub inspect_sweeper: Recipient<InspectSweeper>,
+    /// Returns what the retention has done.
+    pub inspect_retention: Recipient<InspectRetention>,
 }
 
 /// The state of every part of a running system.
@@ -100,6 +102,8 @@ pub struct SystemReport {
     pub store: StoreReport,
     /// The sweeper.
     pub sweeper: SweeperReport,
+    /// The retention.
+    pub retention: RetentionReport,
 }
 
 impl Operations {
@@ -121,6 +125,7 @@ impl Operations {
             work: self.count_work.send(CountWork).await?,
             store: self.inspect_store.send(InspectStore).await?,
             sweeper: self.inspect_sweeper.send(InspectSweeper).await?,
+            retention: self.inspect_retention.send(InspectRetention).await?,
         })
     }
 }
@@ -242,6 +247,7 @@ mod tests {
     async fn a_report_has_what_each_part_says_and_fails_if_one_has_ended() {
         let store = StoreReport { commits: 7, ..StoreReport::default() };
         let sweeper = SweeperReport { sweeps: 3, ..SweeperReport::default() };
+        let retention = RetentionReport { dropped_turns: 6, ..RetentionReport::default() };
         let work = WorkCounts { active_conversations: 1, in_flight: 2, warnings: 4, died: 5 };
         let mut operations = Operations {
             facts: Facts::new(1),
@@ -252,8 +258,9 @@ mod tests {
             inspect_conversation: Probe::start(|_| pending()).recipient(),
             inspect_store: Probe::start(move |_| ready(store)).recipient(),
             inspect_sweeper: Probe::start(move |_| ready(sweeper)).recipient(),
+            inspect_retention: Probe::start(move |_| ready(retention)).recipient(),
         };
-        assert_eq!(operations.report().await.unwrap(), SystemReport { work, store, sweeper });
+        assert_eq!(operations.report().await.unwrap(), SystemReport { work, store, sweeper, retention });
         let arbiter = actix::Arbiter::new();
         let (started, start) = tokio::sync::oneshot::channel();
         arbiter.spawn(async move { drop(started.send(Probe::<InspectStore>::start(|_| pending()).recipient())) });

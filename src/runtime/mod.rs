@@ -32,12 +32,12 @@ use tokio::sync::{oneshot, watch};
 
 pub use self::handles::{Handles, Intake, Operations, Reads, SystemReport};
 use crate::actors::{
-    AwaitEnd, Close, Directory, Drain, Facts, Feed, FeedStart, Load, Store, StoreReader, StoreRecipients, Subscription,
-    Sweeper, SweeperRecipients,
+    AwaitEnd, Close, Directory, Drain, Facts, Feed, FeedStart, Load, Retention, Store, StoreReader, StoreRecipients,
+    Subscription, Sweeper, SweeperRecipients,
 };
 use crate::clock::{RunningClock, SharedClock, SystemClock, SystemStopwatch};
 use crate::report::{NoPrices, SharedPriceBook};
-use crate::settings::{StoreSettings, TurnSettings};
+use crate::settings::{RetentionSettings, StoreSettings, TurnSettings};
 use crate::store::{Engine, Fault, Health, ListSealedError, Location, OpenError, RedbEngine};
 
 /// A running system: the store, the directory with its conversations, and the sweeper, on a thread of their own.
@@ -100,6 +100,7 @@ impl Runtime {
             turns: TurnSettings::default(),
             store: StoreSettings::default(),
             clock: Arc::new(SystemClock),
+            retention: RetentionSettings::default(),
             facts_kept: FACTS_KEPT,
             prices: Arc::new(NoPrices),
         }
@@ -193,6 +194,7 @@ pub struct RuntimeBuilder {
     turns: TurnSettings,
     store: StoreSettings,
     clock: SharedClock,
+    retention: RetentionSettings,
     facts_kept: usize,
     prices: SharedPriceBook,
 }
@@ -231,6 +233,13 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Sets how long turns are kept. The default is for ever.
+    #[must_use]
+    pub fn retention(mut self, settings: RetentionSettings) -> Self {
+        self.retention = settings;
+        self
+    }
+
     /// Sets the clock that stamps turns.
     #[must_use]
     pub fn clock(mut self, clock: SharedClock) -> Self {
@@ -255,7 +264,7 @@ impl RuntimeBuilder {
 
     /// Opens the store and starts the actors. Must be called in a running actix system.
     pub async fn start(self) -> Result<Runtime, StartError> {
-        let Self { location, turns, store: store_settings, clock, facts_kept, prices } = self;
+        let Self { location, turns, store: store_settings, retention, clock, facts_kept, prices } = self;
         let (reply, opened) = oneshot::channel();
         let open = move || {
             // Sending fails if the caller no longer waits for the runtime.
@@ -263,7 +272,7 @@ impl RuntimeBuilder {
         };
         thread::Builder::new().name("store-open".into()).spawn(open).map_err(StartError::Thread)?;
         let engine = opened.await.map_err(|error| StartError::Panicked(Fault::panicked(error)))??;
-        Runtime::place(Arc::new(engine), turns, clock, facts_kept).map_err(StartError::Thread)
+        Runtime::place(Arc::new(engine), turns, retention, clock, facts_kept).map_err(StartError::Thread)
     }
 }
 
@@ -274,6 +283,7 @@ impl Runtime {
         Self::place(
             Arc::new(RedbEngine::with_dying_writer()),
             TurnSettings::default(),
+            RetentionSettings::default(),
             Arc::new(SystemClock),
             FACTS_KEPT,
         )
@@ -281,7 +291,13 @@ impl Runtime {
     }
 
     /// Starts the actors on a thread of their own.
-    fn place(engine: Arc<dyn Engine>, turns: TurnSettings, clock: SharedClock, facts_kept: usize) -> io::Result<Self> {
+    fn place(
+        engine: Arc<dyn Engine>,
+        turns: TurnSettings,
+        retention: RetentionSettings,
+        clock: SharedClock,
+        facts_kept: usize,
+    ) -> io::Result<Self> {
         let health = engine.health();
         let arbiter = Arbiter::try_new()?;
         let reader = StoreReader::new(Arc::clone(&engine));
@@ -294,6 +310,10 @@ impl Runtime {
         };
         let facts = Facts::new(facts_kept);
         let load = Load::new(turns.max_in_flight);
+        let retention = {
+            let (store, clock) = (store.clone().recipient(), Arc::clone(&clock));
+            Retention::start_in_arbiter(&arbiter.handle(), |_| Retention::new(store, clock, retention))
+        };
         let directory = {
             let (running, turns, facts, load) = (running.clone(), turns.clone(), facts.clone(), load.clone());
             Directory::start_in_arbiter(&arbiter.handle(), |_| {
@@ -328,6 +348,7 @@ impl Runtime {
                 inspect_conversation: directory.clone().recipient(),
                 inspect_store: store.clone().recipient(),
                 inspect_sweeper: sweeper.clone().recipient(),
+                inspect_retention: retention.recipient(),
             },
         };
         Ok(Self { arbiter, directory, sweeper, store, handles, health })

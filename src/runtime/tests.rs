@@ -149,7 +149,7 @@ async fn each_actor_reports_its_state() {
     assert_eq!(observe(&runtime, &with_warning).await.unwrap().warnings.len(), 1);
     let operations = &runtime.handles().operations;
 
-    let SystemReport { work, store, sweeper } = operations.report().await.unwrap();
+    let SystemReport { work, store, sweeper, .. } = operations.report().await.unwrap();
     assert_eq!(work, WorkCounts { active_conversations: 1, in_flight: 0, warnings: 1, died: 0 });
     let conversation = &operations.inspect_conversation;
     let report = conversation.send(InspectConversation { conversation_id: id("c") }).await.unwrap().unwrap();

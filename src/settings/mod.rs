@@ -18,6 +18,7 @@
 //! - `store`: the sections `[store]` and `[store.redb]`.
 //! - `prices`: the section `[prices]`.
 //! - `reports`: the section `[reports]`.
+//! - `retention`: the section `[retention]`.
 //! - `log`: the section `[log]`.
 //! - `span_log`: the section `[span_log]`.
 //! - `otel`: where a program sends its spans; not in a configuration file.
@@ -39,6 +40,7 @@ mod prices;
 mod program;
 #[cfg(feature = "server")]
 mod reports;
+mod retention;
 mod section;
 #[cfg(feature = "server")]
 pub(crate) mod setting;
@@ -65,6 +67,7 @@ pub(crate) use program::SECTIONS;
 pub use program::Settings;
 #[cfg(feature = "server")]
 pub use reports::ReportSettings;
+pub use retention::RetentionSettings;
 #[cfg(feature = "server")]
 pub use setting::CONVERSATIONS_AT_ONCE;
 pub use simulation::SimulationSettings;

@@ -3,7 +3,10 @@ use std::path::PathBuf;
 
 use super::section::section;
 use super::setting::{Section, Setting};
-use super::{HttpSettings, LogSettings, PriceSettings, ReportSettings, SpanLogSettings, StoreSettings, TurnSettings};
+use super::{
+    HttpSettings, LogSettings, PriceSettings, ReportSettings, RetentionSettings, SpanLogSettings, StoreSettings,
+    TurnSettings,
+};
 
 section! {
     /// All settings of the program, checked.
@@ -30,6 +33,8 @@ section! {
             store: StoreSettings;
             /// The prices of models.
             prices: PriceSettings;
+            /// How long turns are kept.
+            retention: RetentionSettings;
             /// How reports count time.
             reports: ReportSettings;
             /// What is logged, and how.
@@ -41,7 +46,8 @@ section! {
 }
 
 /// The sections of a configuration file, in the order in which they are shown.
-pub(crate) const SECTIONS: &[&str] = &["http", "turns", "store", "store.redb", "prices", "reports", "log", "span_log"];
+pub(crate) const SECTIONS: &[&str] =
+    &["http", "turns", "store", "store.redb", "retention", "prices", "reports", "log", "span_log"];
 
 impl Settings {
     /// Every setting, section by section.

@@ -55,6 +55,8 @@ impl Setting<'_> {
 pub(crate) enum ValueMut<'a> {
     Count(&'a mut usize, RangeInclusive<u64>),
     Duration(&'a mut Duration),
+    /// How long something is kept; `None` for ever.
+    Keep(&'a mut Option<Duration>),
     Workers(&'a mut Workers),
     Address(&'a mut SocketAddr),
     Origins(&'a mut Vec<WebOrigin>),
@@ -96,6 +98,7 @@ macro_rules! unlimited {
 
 unlimited! {
     Duration => Duration,
+    Option<Duration> => Keep,
     Workers => Workers,
     SocketAddr => Address,
     Vec<WebOrigin> => Origins,

@@ -1,6 +1,7 @@
 use std::cmp::Reverse;
 use std::fmt;
 use std::io::Read;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -246,24 +247,27 @@ pub struct Revision {
     pub life: Life,
     /// The number of sealed turns, which is also the latest ordinal.
     pub sealed_turns: u64,
+    /// How many of them were dropped because of their age: the first ones.
+    pub dropped_turns: u64,
 }
 
 impl Revision {
     /// Returns the revision of this many sealed turns.
     pub(crate) fn new(lineage: Lineage, life: Life, sealed_turns: u64) -> Self {
         let life = if sealed_turns == 0 { Life::default() } else { life };
-        Self { lineage, life, sealed_turns }
+        Self { lineage, life, sealed_turns, dropped_turns: 0 }
     }
 
     /// Returns whether the turns of one revision are the first turns of the other.
     pub fn is_of_the_same_life(&self, other: &Self) -> bool {
-        (self.lineage, self.life) == (other.lineage, other.life)
+        (self.lineage, self.life, self.dropped_turns) == (other.lineage, other.life, other.dropped_turns)
     }
 }
 
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{:x}-{}", self.lineage, self.life.0, self.sealed_turns)
+        write!(f, "{}-{:x}-{}", self.lineage, self.life.0, self.sealed_turns)?;
+        if self.dropped_turns > 0 { write!(f, "-{}", self.dropped_turns) } else { Ok(()) }
     }
 }
 
@@ -577,6 +581,60 @@ pub struct RepricingProgress {
     pub turns: u64,
     /// How many of them are priced.
     pub priced_turns: u64,
+}
+
+/// A step of dropping old turns: the store drops some of those that were sealed longer ago than `keep`.
+///
+/// The turns of a conversation are dropped in order from its first one, and their ordinals are not given again. The sums of
+/// reports and of lists keep what they have added. A turn whose id was dropped can be sealed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DropTurns {
+    /// How long turns are kept after they were sealed.
+    pub keep: Duration,
+    /// The present time by the clock of the host.
+    pub now: EpochMillis,
+}
+
+impl DropTurns {
+    /// Returns the moment before which the turns were sealed that are dropped.
+    pub(crate) fn before(&self) -> EpochMillis {
+        let keep = u64::try_from(self.keep.as_millis()).unwrap_or(u64::MAX);
+        EpochMillis::new(self.now.get().saturating_sub(keep))
+    }
+}
+
+/// What a step has dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DroppedTurns {
+    /// The number of turns that were dropped.
+    pub turns: u64,
+    /// Whether all conversations have been looked at since the last step that said so.
+    pub is_done: bool,
+}
+
+/// Why a step dropped nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DropError {
+    /// The clock of the host has gained more than a day on the running time of the store. Either it is wrong, or the
+    /// service was stopped. Turns are dropped again when the clock is set right, or after a day of running time.
+    #[error("the clock is {} ahead of the running time of the store", Days(*by))]
+    ClockAhead {
+        /// By how much it is ahead.
+        by: Duration,
+    },
+    /// The store cannot be read or written.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(#[from] Fault),
+}
+
+/// Displays a time in days, with one decimal.
+struct Days(Duration);
+
+impl fmt::Display for Days {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} days", self.0.as_secs_f64() / 86_400.0)
+    }
 }
 
 /// What a store knows of damage to its data, and how far it has searched for damage. All numbers but `findings` are

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::contract::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport, Health,
-    ListSealedError, ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, RepricingProgress, Revision,
-    SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport,
+    DropError, DropTurns, DroppedTurns, Health, ListSealedError, ListedConversation, OpenTurns, Report, ReportError,
+    ReportQuestion, RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use super::fault::Fault;
 use super::position::Position;
@@ -59,6 +59,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// reports keep what its turns added to them. Later commits begin a new life of the conversation, from version 0.
     /// Returns whether there was anything to erase.
     fn erase(&self, id: ConversationId) -> Answer<Result<bool, CommitError>>;
+
+    /// Drops some of the turns that are too old. Each step takes some milliseconds; the caller pauses between steps.
+    fn drop_turns(&self, question: DropTurns) -> Answer<Result<DroppedTurns, DropError>>;
 
     /// Returns the state of a conversation, and which of these turns are sealed.
     fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>>;

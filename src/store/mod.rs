@@ -215,6 +215,7 @@
 //! - `position`: the place of a turn in the order of all turns, as a text.
 //! - `contract`: the questions to a store and its answers. It mentions no engine: no file, no key, no redb.
 //! - `rule`: what a commit does. Pure.
+//! - `retention`: keeps a wrong clock from dropping turns. Pure.
 //! - `engine`: the trait that an engine implements. It does not say which threads an engine uses.
 //! - `redb`: the engine that keeps a store in two redb files.
 //! - `conformance`: the tests that every store passes.
@@ -229,13 +230,14 @@ mod fault;
 mod oracle;
 mod position;
 mod redb;
+pub(crate) mod retention;
 pub(crate) mod rule;
 
 pub use self::contract::{
     Backup, BackupError, Commit, CommitError, Committed, ConversationOrder, ConversationPlace, ConversationQuestion,
-    ConversationState, DamageReport, Life, ListSealedError, ListedConversation, OpenTurns, PositionedTurn, RangeEnd,
-    Report, ReportError, ReportQuestion, RepricingProgress, Revision, SealedPage, StagedChange, StagedTurn,
-    StaleBefore, StaleTurn, StoreSizes, TurnOutcome, TurnRange, Version,
+    ConversationState, DamageReport, DropError, DropTurns, DroppedTurns, Life, ListSealedError, ListedConversation,
+    OpenTurns, PositionedTurn, RangeEnd, Report, ReportError, ReportQuestion, RepricingProgress, Revision, SealedPage,
+    StagedChange, StagedTurn, StaleBefore, StaleTurn, StoreSizes, TurnOutcome, TurnRange, Version,
 };
 pub use self::fault::{Fault, FaultKind};
 pub use self::position::{InvalidPosition, Lineage, Position};

@@ -16,7 +16,7 @@ use crate::store::{
     ListedConversation, OpenTurns, Position, PositionedTurn, RangeEnd, Report, ReportError, ReportQuestion, Revision,
     SealedPage, StagedTurn, StaleTurn, TurnRange,
 };
-use crate::turn::{ConversationId, Ordinal, SealedTurn, StoredTurn, TurnId, Usage};
+use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, StoredTurn, TurnId, Usage};
 
 /// A simple store that keeps every promise of a store, but only in memory. Clones share one store.
 ///
@@ -70,12 +70,15 @@ struct StoredConversation {
     life: Life,
     head: ConversationHead,
     open: HashMap<TurnId, StagedTurn>,
+    /// The turns that were dropped because of their age. They still count in lists and reports.
+    dropped: Vec<StoredTurn>,
     sealed: Vec<StoredTurn>,
 }
 
 impl StoredConversation {
     fn begin() -> Self {
-        Self { life: Life::draw(), head: ConversationHead::default(), open: HashMap::new(), sealed: Vec::new() }
+        let (open, dropped, sealed) = (HashMap::new(), Vec::new(), Vec::new());
+        Self { life: Life::draw(), head: ConversationHead::default(), open, dropped, sealed }
     }
 
     fn ordinal_of(&self, id: &TurnId) -> Option<Ordinal> {
@@ -129,11 +132,23 @@ impl MemoryStore {
         let mut all = self.lock();
         let State { conversations, order, erased } = &mut *all;
         let Some(kept) = conversations.remove(id).filter(|kept| kept.head.version.0 > 0) else { return false };
-        erased.extend(kept.sealed);
+        erased.extend(kept.dropped.into_iter().chain(kept.sealed));
         for place in order {
             place.take_if(|(of, _)| of == id);
         }
         true
+    }
+
+    /// Drops the turns that were sealed before a moment, in order from the first one of each conversation. Returns how
+    /// many were dropped.
+    pub fn drop_turns(&self, before: EpochMillis) -> u64 {
+        let mut dropped = 0;
+        for kept in self.lock().conversations.values_mut() {
+            let stays = kept.sealed.iter().position(|turn| turn.sealed_at >= before).unwrap_or(kept.sealed.len());
+            kept.dropped.extend(kept.sealed.drain(..stays));
+            dropped += stays as u64;
+        }
+        dropped
     }
 
     /// Returns the open turns of a conversation.
@@ -183,7 +198,8 @@ impl MemoryStore {
     pub fn conversations(&self, question: &ConversationQuestion) -> Vec<ListedConversation> {
         let all = self.lock();
         let listed = all.conversations.iter().filter_map(|(id, kept)| {
-            let (first, latest) = (kept.sealed.first()?, kept.sealed.last()?);
+            let latest = kept.sealed.last()?;
+            let first = kept.dropped.first().or(kept.sealed.first())?;
             let mut listed = ListedConversation {
                 conversation_id: id.clone(),
                 sealed_turns: latest.ordinal.get(),
@@ -196,7 +212,7 @@ impl MemoryStore {
                 context_size: latest.metrics.context_size,
                 sums: ConversationSums::default(),
             };
-            for turn in &kept.sealed {
+            for turn in kept.dropped.iter().chain(&kept.sealed) {
                 listed.total_usage = listed.total_usage.saturating_add(turn.metrics.usage);
                 listed.sums.add(&ConversationSums::of_turn(turn, &*self.book));
             }
@@ -213,7 +229,7 @@ impl MemoryStore {
     pub fn report(&self, question: &ReportQuestion) -> Result<Report, ReportError> {
         let mut breakdown = Breakdown::new(question.grouping, question.selection.clone());
         let all = self.lock();
-        let stored = all.conversations.values().flat_map(|kept| &kept.sealed);
+        let stored = all.conversations.values().flat_map(|kept| kept.dropped.iter().chain(&kept.sealed));
         for turn in stored.chain(&all.erased) {
             let quarter = Quarter::of(report_time(turn));
             for period in question.periods.iter().filter(|period| period.contains(quarter)) {
@@ -239,9 +255,10 @@ impl MemoryStore {
 
     /// Returns the present revision of a conversation's sealed turns.
     pub fn revision(&self, id: &ConversationId) -> Revision {
-        let known = self.lock().conversations.get(id).map(|kept| (kept.life, kept.head.sealed_turns));
-        let (life, sealed_turns) = known.unwrap_or_default();
-        Revision::new(self.lineage, life, sealed_turns)
+        let all = self.lock();
+        let Some(kept) = all.conversations.get(id) else { return Revision::new(self.lineage, Life::default(), 0) };
+        let dropped_turns = kept.dropped.len() as u64;
+        Revision { dropped_turns, ..Revision::new(self.lineage, kept.life, kept.head.sealed_turns) }
     }
 
     /// Returns stale turns.
@@ -338,7 +355,8 @@ mod tests {
     use super::*;
     use crate::store::conformance::{StoreUnderTest, conformance, test_prices};
     use crate::store::{
-        Answer, Backup, BackupError, DamageReport, Engine, Fault, Health, RepricingProgress, StaleBefore, StoreSizes,
+        Answer, Backup, BackupError, DamageReport, DropError, DropTurns, DroppedTurns, Engine, Fault, Health,
+        RepricingProgress, StaleBefore, StoreSizes,
     };
     use crate::turn::RunningTime;
 
@@ -368,6 +386,11 @@ mod tests {
 
         fn erase(&self, id: ConversationId) -> Answer<Result<bool, CommitError>> {
             self.answer(CommitError::Unavailable, || Ok(self.store.erase(&id)))
+        }
+
+        fn drop_turns(&self, question: DropTurns) -> Answer<Result<DroppedTurns, DropError>> {
+            let dropped = |turns| DroppedTurns { turns, is_done: true };
+            self.answer(DropError::Unavailable, || Ok(dropped(self.store.drop_turns(question.before()))))
         }
 
         fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>> {

@@ -89,7 +89,7 @@ fn facts(rows: &[(&str, Markup, &str)]) -> Markup {
 }
 
 /// Shows the state of the parts of the system.
-fn parts(SystemReport { work, store, sweeper }: &SystemReport) -> Markup {
+fn parts(SystemReport { work, store, sweeper, .. }: &SystemReport) -> Markup {
     let sizes = facts(&[
         ("Files", figure::bytes(store.sizes.file_bytes), "on the disk"),
         ("Rows", figure::bytes(store.sizes.live_bytes), "without the overhead of the database"),

@@ -10,6 +10,7 @@
 //! - `lifecycle`: the running time, and the end of a store.
 //! - `order`: the order of all turns.
 //! - `erasure`: erased conversations.
+//! - `retention`: turns that are dropped because of their age.
 //! - `concurrency`: commits that are under way together.
 
 pub(crate) mod activity;
@@ -20,12 +21,14 @@ pub(crate) mod lifecycle;
 pub(crate) mod order;
 pub(crate) mod reads;
 pub(crate) mod reports;
+pub(crate) mod retention;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::oracle::change;
 use super::{
-    Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, ConversationState, Engine,
+    Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, ConversationState, DropTurns, Engine,
     ListSealedError, ListedConversation, OpenTurns, Position, RangeEnd, Report, ReportError, ReportQuestion, Revision,
     SealedPage, StagedChange, StagedTurn, StaleBefore, StaleTurn, TurnOutcome, TurnRange, Version,
 };
@@ -83,6 +86,20 @@ impl StoreUnderTest {
     /// Erases a conversation. Returns whether there was anything to erase.
     fn erase(&self, name: &str) -> impl Future<Output = Result<bool, CommitError>> + use<> {
         self.0.erase(conversation(name)).get()
+    }
+
+    /// Drops the turns that were sealed before a moment. Returns how many were dropped.
+    async fn drop_turns(&self, before: u64) -> u64 {
+        let question = DropTurns { keep: Duration::ZERO, now: EpochMillis::new(before) };
+        let mut dropped = 0;
+        for _ in 0..1000 {
+            let step = self.0.drop_turns(question).get().await.unwrap();
+            dropped += step.turns;
+            if step.is_done {
+                return dropped;
+            }
+        }
+        panic!("dropping does not end");
     }
 
     /// Returns the state of a conversation, and which of these turns are sealed.
@@ -192,6 +209,14 @@ macro_rules! conformance {
                 reports_and_sums_keep_what_erased_turns_have_added
                 a_commit_from_before_an_erasure_is_a_conflict
                 erasures_and_commits_take_effect_in_the_order_sent
+            }
+            retention {
+                old_turns_are_dropped_and_their_ordinals_are_not_given_again
+                dropped_turns_keep_their_positions_and_no_reader_sees_them
+                a_dropped_turn_can_be_sealed_again_and_a_stored_one_is_a_duplicate
+                reports_and_lists_keep_what_dropped_turns_have_added
+                a_conversation_without_a_turn_left_is_not_listed_before_its_next_turn
+                a_conversation_with_dropped_turns_is_erased_and_begins_anew
             }
             activity {
                 conversations_come_by_their_latest_turn_and_then_by_id

@@ -8,9 +8,9 @@ use tokio::sync::watch;
 
 use super::engine::RedbEngine;
 use crate::store::contract::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport, Health,
-    ListSealedError, ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, RepricingProgress, Revision,
-    SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport,
+    DropError, DropTurns, DroppedTurns, Health, ListSealedError, ListedConversation, OpenTurns, Report, ReportError,
+    ReportQuestion, RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use crate::store::engine::{Answer, Engine};
 use crate::store::fault::Fault;
@@ -65,6 +65,10 @@ impl Engine for RedbEngine {
 
     fn erase(&self, id: ConversationId) -> Answer<Result<bool, CommitError>> {
         Answer::later(self.erase(id))
+    }
+
+    fn drop_turns(&self, question: DropTurns) -> Answer<Result<DroppedTurns, DropError>> {
+        Answer::later(self.drop_turns(question))
     }
 
     fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>> {

@@ -69,6 +69,10 @@ mod in_the_tables {
             Engine::erase(&self.engine, id)
         }
 
+        fn drop_turns(&self, question: DropTurns) -> Answer<Result<DroppedTurns, DropError>> {
+            Engine::drop_turns(&self.engine, question)
+        }
+
         fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>> {
             self.moved().open(id, turn_ids)
         }

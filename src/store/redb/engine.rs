@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use super::checkpoint::Checkpoint;
 use super::files::location::Location;
 use super::files::open_error::OpenError;
 use super::files::open_files::Files;
@@ -17,7 +18,7 @@ use super::memtable::tally::{Lacking, Recent, TurnsToCount};
 use super::query::conversations::ConversationsQuery;
 use super::query::order::OrderQuery;
 use super::query::report::ReportQuery;
-use super::query::{CountQuery, LeftOut, StaleQuery, StateQuery, TurnsQuery};
+use super::query::{CountQuery, LeftOut, StaleQuery, StateQuery, TurnsQuery, dropped_turns};
 use super::read_threads::ReadThreads;
 use super::tables::failure::Failure;
 use super::tables::meta::Repricing;
@@ -31,9 +32,9 @@ use super::writer::pace::Capacity;
 use crate::report::{NoPrices, SharedPriceBook};
 use crate::settings::StoreSettings;
 use crate::store::contract::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport, Health,
-    ListSealedError, ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, RepricingProgress, Revision,
-    SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
+    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport,
+    DropError, DropTurns, DroppedTurns, Health, ListSealedError, ListedConversation, OpenTurns, Report, ReportError,
+    ReportQuestion, RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use crate::store::fault::Fault;
 use crate::store::position::{Lineage, Position};
@@ -57,6 +58,7 @@ pub(crate) struct RedbEngine {
     cache_bytes: usize,
     max_commit_bytes: usize,
     scrubber: Arc<Scrubber>,
+    checkpoint: Arc<Checkpoint>,
     /// The thread that scrubs in the background.
     scrub_thread: Option<Arc<ScrubThread>>,
     /// The threads for reads of a page of rows.
@@ -118,7 +120,8 @@ impl RedbEngine {
         let admission = Arc::new(Admission::new(Capacity::default().turns()));
         let (files, counted) = (Arc::clone(&slot), Arc::clone(&admission));
         let running = Writer::new(received, files, location.clone(), settings.clone(), backoff, counted, state);
-        let scrubber = Arc::new(Scrubber::new(Arc::clone(&slot), Arc::clone(running.checkpoint())));
+        let checkpoint = Arc::clone(running.checkpoint());
+        let scrubber = Arc::new(Scrubber::new(Arc::clone(&slot), Arc::clone(&checkpoint)));
         let (damaged_records, max_commit_bytes) = (Arc::default(), settings.max_commit_bytes);
         let readers = ReadThreads::start("store-reader", 2).map_err(OpenError::Thread)?;
         let report_reader = ReadThreads::start("store-report", 1).map_err(OpenError::Thread)?;
@@ -133,6 +136,7 @@ impl RedbEngine {
             location,
             cache_bytes,
             max_commit_bytes,
+            checkpoint,
             scrubber,
             scrub_thread: None,
             readers,
@@ -178,6 +182,15 @@ impl RedbEngine {
         let (reply, answer) = oneshot::channel();
         let permit = self.admission.admit_small(1).ok_or(CommitError::Overloaded);
         self.ask(permit.map(|permit| Job::Erase(id, reply, permit)), answer)
+    }
+
+    /// Drops some of the turns that are too old. Resolves when that is durable.
+    pub(crate) fn drop_turns(
+        &self,
+        question: DropTurns,
+    ) -> impl Future<Output = Result<DroppedTurns, DropError>> + use<> {
+        let running = self.running_time();
+        self.read_elsewhere(move |engine| engine.checkpoint.drop_some(&question, running))
     }
 
     /// Makes a write of nothing durable, and resolves when that is done.
@@ -299,12 +312,15 @@ impl RedbEngine {
             |files| {
                 let memtable = files.memtable();
                 let query = CountQuery::of(&memtable, id);
-                let tables = if query.needs_tables() { Some(files.read_tables()?) } else { None };
-                Ok((files.lineage(), query, tables))
+                let has_dropped = files.has_dropped();
+                let tables = if query.needs_tables() || has_dropped { Some(files.read_tables()?) } else { None };
+                Ok((files.lineage(), query, tables, has_dropped))
             },
-            |(lineage, query, tables), left_out| {
+            |(lineage, query, tables, has_dropped), left_out| {
                 let (life, sealed_turns) = query.read(tables.as_ref(), id, left_out)?;
-                Ok(Revision::new(lineage, life, sealed_turns))
+                let tables = tables.filter(|_| has_dropped && sealed_turns > 0);
+                let dropped_turns = tables.map_or(Ok(0), |tables| dropped_turns(&tables, id, life))?;
+                Ok(Revision { dropped_turns, ..Revision::new(lineage, life, sealed_turns) })
             },
         )
     }

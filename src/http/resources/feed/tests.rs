@@ -83,6 +83,7 @@ impl Worker {
                 inspect_store: Probe::start(|_| pending()).recipient(),
                 scrub: Probe::start(|_| pending()).recipient(),
                 inspect_sweeper: Probe::start(|_| pending()).recipient(),
+                inspect_retention: Probe::start(|_| pending()).recipient(),
             },
         };
         let api = Data::new(Api::new(handles, settings));

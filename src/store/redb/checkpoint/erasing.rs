@@ -13,7 +13,6 @@ use crate::report::{ConversationSums, PriceBook};
 use crate::store::redb::memtable::tally::Tally;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
-use crate::store::redb::tables::meta::PricedBy;
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::rollups::WriteRollups;
@@ -27,8 +26,13 @@ pub(super) fn next(tables: &ReadTables, digest: u64) -> Result<Option<Erasure>, 
     let meta = tables.meta()?;
     // The tables have the sums of all turns up to the checkpoint, because a checkpoint moves sums last.
     let Some(erasure) = tables.next_erasure(meta.checkpoint()?.number)? else { return Ok(None) };
-    let is_priced = [PricedBy::Nothing, PricedBy::Book(digest)].contains(&meta.costs()?.prices);
-    Ok((is_priced && meta.repricing()?.is_none()).then_some(erasure))
+    Ok(is_priced(tables, digest)?.then_some(erasure))
+}
+
+/// Returns whether all costs in the tables are by the price book with this digest.
+pub(super) fn is_priced(tables: &ReadTables, digest: u64) -> Result<bool, Failure> {
+    let meta = tables.meta()?;
+    Ok(!meta.costs()?.is_repricing(digest) && meta.repricing()?.is_none())
 }
 
 /// Removes some rows of an erased conversation. With the last one, the erasure ends.
@@ -65,6 +69,7 @@ pub(super) fn remove_some(
     }
     if left > 0 {
         rollups.remove_conversation(generation, key)?;
+        tables.forget_dropped(key)?;
         tables.end_erasure(life)?;
         tracing::debug!("all rows of an erased conversation are removed");
     }

@@ -7,12 +7,14 @@
 //!
 //! - `flush_size`: how much a flush moves. Pure.
 //! - `erasing`: removes the rows of erased conversations.
+//! - `dropping`: drops old turns.
 //! - `debt`: how much a flush has to move before the memtable takes in more. Pure.
 //! - `repricing`: computes all costs anew after the prices have changed.
 //! - `repricing_tests`: stores that are opened with other prices than before.
 //! - `transfer`: writes pieces and the order of their turns to the tables.
 
 pub(crate) mod debt;
+mod dropping;
 mod erasing;
 pub(crate) mod flush_size;
 mod repricing;
@@ -25,9 +27,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::debt::owed;
+use self::dropping::Old;
 use self::flush_size::FlushSize;
 use self::repricing::Step;
 use self::transfer::{Sums, Transfer};
+use crate::store::contract::{DropError, DropTurns, DroppedTurns};
 use crate::store::fault::Fault;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::{Files, learn_turns};
@@ -37,12 +41,14 @@ use crate::store::redb::memtable::piece::PIECE_BYTES;
 use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::memtable::tally::{Recent, Tally, TallyKey};
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::meta::WriteMeta;
+use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::Rows;
 use crate::store::redb::tables::schema::Keys;
 use crate::store::redb::unwind;
-
-use crate::turn::ConversationId;
+use crate::store::retention::{Moment, TrustedClock};
+use crate::turn::{ConversationId, EpochMillis, Ordinal, RunningTime};
 
 /// The minimum number of flushes that move a full memtable.
 const FLUSHES: usize = 24;
@@ -68,6 +74,9 @@ pub(crate) struct Checkpoint {
     is_priced: AtomicBool,
     /// Whether rows of erased conversations may be left that can be removed.
     may_erase: AtomicBool,
+    /// The key of the last conversation whose old turns were searched for; `None` if the next search begins with the first
+    /// one.
+    dropped_after: Mutex<Option<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +98,7 @@ impl Checkpoint {
             failure: Mutex::default(),
             is_priced: AtomicBool::new(false),
             may_erase: AtomicBool::new(true),
+            dropped_after: Mutex::default(),
         }
     }
 
@@ -414,6 +424,76 @@ impl Checkpoint {
         erasing::remove_some(&txn, hasher, &**book, erasure)?;
         txn.commit().map_err(Failure::from)?;
         Ok(true)
+    }
+
+    /// Drops some of the turns that are too old. Turns of the memtable are moved into the tables first.
+    pub(crate) fn drop_some(&self, question: &DropTurns, running: RunningTime) -> Result<DroppedTurns, DropError> {
+        self.failure().map_or(Ok(()), Err)?;
+        let before = question.before();
+        if unwind::caught_as_fault(|| self.has_to_move(before))? {
+            self.flush()?;
+            return Ok(DroppedTurns { turns: 0, is_done: false });
+        }
+        let _one_at_a_time = self.pause();
+        unwind::caught_as_fault(|| self.drop_once(Moment::new(question.now, running), before))?
+    }
+
+    /// Returns whether a flush has to come before turns can be dropped that were sealed before a moment.
+    fn has_to_move(&self, before: EpochMillis) -> Result<bool, Fault> {
+        let is_first = self.dropped_after().is_none();
+        let firsts = self.slot.with(|files| {
+            let memtable = files.memtable();
+            let pieces = memtable.contents().all().filter(|_| is_first);
+            let firsts = pieces.filter_map(|piece| piece.sealed_after(0).next().map(|(_, record)| Arc::clone(record)));
+            (memtable.has_immutable(), firsts.collect::<Vec<_>>())
+        });
+        let (has_immutable, firsts) = firsts?;
+        let is_old = |record: &Arc<[u8]>| {
+            record::decode_sealed(Ordinal::after(0), record).is_ok_and(|turn| turn.sealed_at < before)
+        };
+        Ok(has_immutable || firsts.iter().any(is_old))
+    }
+
+    fn dropped_after(&self) -> MutexGuard<'_, Option<u64>> {
+        self.dropped_after.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The inner error says that the clock is not trusted.
+    fn drop_once(&self, now: Moment, before: EpochMillis) -> Result<Result<DroppedTurns, DropError>, Fault> {
+        let begun = self.slot.with(|files| -> Result<_, Failure> {
+            Ok((files.read_tables()?, files.memtable().has_immutable(), files.hasher()))
+        });
+        let (tables, has_immutable, hasher) = begun??;
+        let mut after = self.dropped_after();
+        if has_immutable {
+            return Ok(Ok(DroppedTurns { turns: 0, is_done: false }));
+        }
+        let known = tables.meta()?.clock()?;
+        let (clock, ahead) = TrustedClock::look(known, now);
+        if after.is_none() && Some(clock) != known {
+            let txn = self.slot.with(Files::write_tables)??;
+            WriteMeta::write(&txn)?.set_clock(clock)?;
+            txn.commit().map_err(Failure::from)?;
+        }
+        if let Some(by) = ahead {
+            *after = None;
+            return Ok(Err(DropError::ClockAhead { by }));
+        }
+        let book = self.slot.book();
+        if !erasing::is_priced(&tables, book.digest())? {
+            *after = None;
+            return Ok(Ok(DroppedTurns { turns: 0, is_done: true }));
+        }
+        let old = Old::find(&tables, *after, before)?;
+        if old.turns > 0 {
+            let txn = self.slot.with(Files::write_tables)??;
+            old.write(&txn, hasher, &**book)?;
+            // From here on, reads of revisions look for dropped turns. If the commit fails, they find none.
+            self.slot.with(Files::note_dropped)?;
+            txn.commit().map_err(Failure::from)?;
+        }
+        *after = old.last;
+        Ok(Ok(DroppedTurns { turns: old.turns as u64, is_done: old.last.is_none() }))
     }
 
     /// Removes all rows of erased conversations. If there are any and the prices have changed, computes all costs anew

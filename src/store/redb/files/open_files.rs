@@ -1,7 +1,7 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata, WriteTransaction};
 use uuid::Uuid;
 
 use super::in_place::InPlace;
@@ -15,7 +15,7 @@ use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::ReadTables;
-use crate::store::redb::tables::schema::ROWS;
+use crate::store::redb::tables::schema::{DROPPED, ROWS};
 use crate::store::redb::tables::turn_filter::TurnFilter;
 use crate::store::redb::tables::write::begin_write;
 use crate::store::redb::unwind;
@@ -36,6 +36,8 @@ pub(crate) struct Files {
     running_ms: AtomicU64,
     filter: Arc<TurnFilter>,
     findings: Arc<KnownFindings>,
+    /// Whether turns were dropped, in some conversation.
+    has_dropped: AtomicBool,
 }
 
 /// The sums over the turns of the memtable that were counted so far. The locks are taken in the order of the fields,
@@ -80,13 +82,35 @@ impl Files {
         let running_ms = AtomicU64::new(running.get());
         let filter = Arc::default();
         let findings = Arc::new(KnownFindings::read(&tables.begin_read()?)?);
+        let has_dropped = AtomicBool::new(!tables.begin_read()?.open_table(DROPPED)?.is_empty()?);
         let (memtable, counts) = (RwLock::new(memtable), Arc::default());
         let in_place = Arc::new(in_place);
-        let files =
-            Self { tables, journal, memtable, counts, in_place, store_id, lineage, running_ms, filter, findings };
+        let files = Self {
+            tables,
+            journal,
+            memtable,
+            counts,
+            in_place,
+            store_id,
+            lineage,
+            running_ms,
+            filter,
+            findings,
+            has_dropped,
+        };
         // One row is enough to see that a new store has none. The rows of a large store are read in the background.
         learn_turns(&files.filter, files.read_tables(), 1);
         Ok(files)
+    }
+
+    /// Returns whether turns were dropped, in some conversation.
+    pub(crate) fn has_dropped(&self) -> bool {
+        self.has_dropped.load(Ordering::Acquire)
+    }
+
+    /// Notes that turns are dropped.
+    pub(crate) fn note_dropped(&self) {
+        self.has_dropped.store(true, Ordering::Release);
     }
 
     /// Returns the durable running time.

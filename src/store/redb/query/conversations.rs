@@ -3,9 +3,9 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use redb::ReadableTable;
+use redb::{ReadableTable, ReadableTableMetadata};
 
-use super::{LeftOut, last_ordinal};
+use super::{LeftOut, dropped_turns, last_ordinal};
 use crate::report::{ConversationSums, PriceBook};
 use crate::store::contract::{ConversationOrder, ConversationPlace, ConversationQuestion, Life, ListedConversation};
 use crate::store::redb::memtable::piece::Piece;
@@ -15,6 +15,7 @@ use crate::store::redb::tables::guarded::visit_from;
 use crate::store::redb::tables::read::{ReadTables, decode_key};
 use crate::store::redb::tables::record::conversation::{ConversationRecord, inverted, moment_of};
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
+use crate::store::redb::tables::record::dropped::Dropped;
 use crate::store::redb::tables::rollups::{ReadRollups, decode};
 use crate::store::redb::tables::schema::{Activity, ConversationSumRows, OpenTurns};
 use crate::turn::{ConversationId, EpochMillis};
@@ -197,6 +198,25 @@ impl Page<'_> {
         }
     }
 
+    /// Returns what is known of the dropped turns of a conversation.
+    fn dropped(&self, key: u64, left_out: &mut LeftOut) -> Result<Option<Dropped>, Failure> {
+        match self.tables.dropped(key) {
+            Err(Failure::Record(damaged)) => {
+                left_out.add(&damaged, || format!("the dropped turns of conversation #{key}"));
+                Ok(None)
+            }
+            dropped => dropped,
+        }
+    }
+
+    /// Returns whether all turns of a conversation were dropped, which is in the memtable.
+    fn is_drained(&self, record: &ConversationRecord) -> Result<bool, Failure> {
+        if self.tables.all_dropped()?.is_empty()? {
+            return Ok(false);
+        }
+        Ok(dropped_turns(self.tables, &record.id, record.life)? == record.sealed_turns)
+    }
+
     /// Returns the candidates of a page by latest activity: from the table by activity and from the memtable.
     fn recent(&self, book: &dyn PriceBook, left_out: &mut LeftOut) -> Result<Vec<Found>, Failure> {
         // The last conversation of the page so far is at the top of the heap.
@@ -205,7 +225,8 @@ impl Page<'_> {
             let is_before = |last: &Found| {
                 (Reverse(record.last_at), &record.id) < (Reverse(last.listed.last_at), &last.listed.conversation_id)
             };
-            if page.len() < self.question.limit || page.peek().is_some_and(is_before) {
+            let has_place = page.len() < self.question.limit || page.peek().is_some_and(is_before);
+            if has_place && !self.is_drained(record)? {
                 page.extend(Found::of(self.question, listed((*record).clone(), ConversationSums::default()), None));
                 if page.len() > self.question.limit {
                     page.pop();
@@ -286,6 +307,9 @@ impl Page<'_> {
                 Err(failure) => return Err(failure),
             };
             listed.sums = sums;
+            if let Some(dropped) = key.map(|key| self.dropped(key, left_out)).transpose()?.flatten() {
+                listed.sums.add(&dropped.sums);
+            }
             if let Some(recent) = recent.get(&(id.clone(), *life)) {
                 listed.sums.add(recent);
             }
@@ -306,6 +330,7 @@ impl Page<'_> {
                 page.pop();
             }
         };
+        let has_dropped = !self.tables.all_dropped()?.is_empty()?;
         let mut in_tables = HashSet::new();
         // The range has no end, because a damaged key would end it too early.
         let mut sums_of = self.rollups.conversations.range((self.generation, 0)..)?.peekable();
@@ -339,7 +364,14 @@ impl Page<'_> {
                     if changed.is_some() {
                         in_tables.insert(record.id.clone());
                     }
-                    add(listed(changed.unwrap_or(record), sums), Some(key));
+                    let record = changed.unwrap_or(record);
+                    if let Some(dropped) = has_dropped.then(|| self.dropped(key, left_out)).transpose()?.flatten() {
+                        if dropped.last() == record.sealed_turns {
+                            continue;
+                        }
+                        sums.add(&dropped.sums);
+                    }
+                    add(listed(record, sums), Some(key));
                 }
                 Err(damaged) => left_out.add(&damaged, || format!("conversation #{key}")),
             }

@@ -101,6 +101,16 @@ fn last_ordinal(tables: &ReadTables, key: u64) -> Result<u64, Failure> {
     Ok(last)
 }
 
+/// Returns how many of the first turns of a conversation were dropped.
+pub(crate) fn dropped_turns(tables: &ReadTables, id: &ConversationId, life: Life) -> Result<u64, Failure> {
+    match tables.key_of_life(id, life) {
+        Ok(Some(key)) => Ok(tables.dropped(key)?.map_or(0, |dropped| dropped.last())),
+        // Damage is reported by the reads of the turns themselves.
+        Ok(None) | Err(Failure::Record(_)) => Ok(0),
+        Err(failure) => Err(failure),
+    }
+}
+
 /// The turns of a range that are in the memtable. They are copied, so that the lock is free while the tables are read.
 pub(crate) struct TurnsQuery {
     /// The first ordinal in the memtable; earlier ones are in the tables.

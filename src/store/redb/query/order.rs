@@ -169,7 +169,8 @@ impl OrderQuery {
     }
 }
 
-/// Returns a turn from the tables, as its piece is no longer in the memtable. `None` if the turn was erased.
+/// Returns a turn from the tables, as its piece is no longer in the memtable. `None` if the turn was erased or
+/// dropped.
 fn turn_in_tables(
     tables: Option<&ReadTables>,
     id: &ConversationId,
@@ -182,10 +183,20 @@ fn turn_in_tables(
         return Ok(None);
     }
     let key = tables.search_key_of(id)?.ok_or_else(missing)?;
-    tables.turn(key, ordinal).map(Some)
+    turn_of(tables, key, ordinal)
 }
 
-/// Returns the turn of a row of the order. `None` if the turn was erased.
+/// Returns a turn of the conversation with this key. `None` if it was dropped.
+fn turn_of(tables: &ReadTables, key: u64, ordinal: Ordinal) -> Result<Option<StoredTurn>, Failure> {
+    match tables.turn(key, ordinal) {
+        Err(Failure::Record(_)) if tables.dropped(key)?.is_some_and(|dropped| ordinal.get() <= dropped.last()) => {
+            Ok(None)
+        }
+        turn => turn.map(Some),
+    }
+}
+
+/// Returns the turn of a row of the order. `None` if the turn was erased or dropped.
 fn read(
     tables: &ReadTables,
     record: Result<&[u8], DamagedRecord>,
@@ -199,7 +210,8 @@ fn read(
         None => ids.entry(key).or_insert(id_of(tables, key, erased)?).clone(),
     };
     let Some(conversation_id) = conversation_id else { return Ok(None) };
-    Ok(Some(PositionedTurn { position, conversation_id, turn: tables.turn(key, ordinal)? }))
+    let turn = turn_of(tables, key, ordinal)?;
+    Ok(turn.map(|turn| PositionedTurn { position, conversation_id, turn }))
 }
 
 /// Returns the id of the conversation with this key. `None` if it was erased, in the tables or as one of these lives.

@@ -143,10 +143,47 @@ pub(crate) fn insert(
     }
 }
 
+/// Removes the row of a turn, which the table of turns must still have. `hash` returns the hash of an id.
+///
+/// A search ends at the first free place. So a later row that is not at its own place because of a collision moves to the
+/// place that is free now.
+pub(crate) fn remove(
+    index: &mut Table<'_, (u64, u64), Indexed>,
+    turns: &impl ReadableTable<(u64, u64), Row<Turns>>,
+    key: u64,
+    hash: impl Fn(&str) -> u64,
+    turn: (&str, Ordinal),
+) -> Result<(), Failure> {
+    let mut free = hash(turn.0);
+    loop {
+        let Some(row) = index.get((key, free))?.map(|row| row.value()) else { return Ok(()) };
+        if row.verify((key, free))? == turn.1.get() {
+            break;
+        }
+        free = free.wrapping_add(1);
+    }
+    let mut next = free;
+    loop {
+        next = next.wrapping_add(1);
+        let Some(row) = index.get((key, next))?.map(|row| row.value()) else { break };
+        let ordinal = row.verify((key, next))?;
+        let other = turns.get((key, ordinal))?;
+        let missing = || DamagedRecord::new(Indexed::WHAT, RecordFlaw::Missing);
+        let other = other.as_ref().map(AccessGuard::value).ok_or_else(missing)?;
+        let own = hash(record::turn_id_of(other.verify(&(key, ordinal))?)?);
+        if belongs(free, own) {
+            index.insert((key, free), StoredOrdinal::seal((key, free), ordinal))?;
+            free = next;
+        }
+    }
+    index.remove((key, free))?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use redb::backends::InMemoryBackend;
-    use redb::{Builder, ReadableDatabase};
+    use redb::{Builder, ReadableDatabase, ReadableTableMetadata};
 
     use super::*;
     use crate::store::redb::tables::row;
@@ -186,6 +223,31 @@ mod tests {
         let hash = |id: &str| if id == "d" { u64::MAX } else { 7 };
         let damaged = find(&index, &turns, 7, hash, "d").unwrap_err();
         assert!(matches!(damaged, Failure::Record(_)), "a row that leads to a turn of another hash: {damaged}");
+    }
+
+    #[test]
+    fn a_removed_row_hides_no_other_row_of_its_hash() {
+        let hash = |id: &str| if id == "other" { 8 } else { 7 };
+        let ids = ["a", "b", "other", "c"];
+        for removed in 0..ids.len() {
+            let database = Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+            let txn = database.begin_write().unwrap();
+            let (mut index, mut turns) = (txn.open_table(INDEX).unwrap(), txn.open_table(TURNS).unwrap());
+            for (ordinal, id) in (1..).zip(ids) {
+                let turn = OpenTurn::new(TurnId::new(id).unwrap()).seal(&Done::because("stop"), EpochMillis::new(1));
+                let mut record = record::encode_sealed(&turn).unwrap();
+                turns.insert((7, ordinal), row::seal(&(7, ordinal), &mut record)).unwrap();
+                insert(&mut index, 7, hash(id), ordinal).unwrap();
+            }
+            let ordinal = Ordinal::new(removed as u64 + 1).unwrap();
+            remove(&mut index, &turns, 7, hash, (ids[removed], ordinal)).unwrap();
+            turns.remove((7, ordinal.get())).unwrap();
+            for (nth, id) in ids.into_iter().enumerate() {
+                let found = find(&index, &turns, 7, hash, id).unwrap().map(Ordinal::get);
+                assert_eq!(found, (nth != removed).then_some(nth as u64 + 1), "{id} without {}", ids[removed]);
+            }
+            assert_eq!(index.len().unwrap(), 3);
+        }
     }
 
     #[test]

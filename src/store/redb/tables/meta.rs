@@ -17,6 +17,7 @@ use super::record::damaged::DamagedRecord;
 use super::row::{self, Row, Rows, Stored};
 use super::store_file::StoreFile;
 use crate::store::position::Lineage;
+use crate::store::retention::TrustedClock;
 use crate::turn::RunningTime;
 
 /// The rows of [`META`].
@@ -76,11 +77,13 @@ const META_ROLLED_UP: &str = "rolled_up";
 const META_ROLLING_UP: &str = "rolling_up";
 /// Main file: the generation of the costs, and the prices that they are computed by. See [`CostState`].
 const META_COSTS: &str = "costs";
+/// Main file: what is known of the clock of the host. See [`TrustedClock`].
+const META_CLOCK: &str = "trusted_clock";
 /// Main file: the repricing that is under way, if one is. See [`Repricing`].
 const META_REPRICING: &str = "repricing";
 
 /// All names.
-const META_ALL: [&str; 19] = [
+const META_ALL: [&str; 20] = [
     META_FORMAT,
     META_JOURNAL_FORMAT,
     META_STORE_ID,
@@ -100,6 +103,7 @@ const META_ALL: [&str; 19] = [
     META_ROLLING_UP,
     META_COSTS,
     META_REPRICING,
+    META_CLOCK,
 ];
 
 /// How far the rollups have come.
@@ -400,6 +404,11 @@ impl<T: MetaTable> Meta<T> {
         self.optional(META_REPRICING)
     }
 
+    /// Main file: what is known of the clock of the host, if turns were to be dropped before.
+    pub(crate) fn clock(&self) -> Result<Option<TrustedClock>, Failure> {
+        self.optional(META_CLOCK)
+    }
+
     /// Returns a value in the encoding of records, if it is present.
     fn optional<V: DeserializeOwned>(&self, name: &'static str) -> Result<Option<V>, Failure> {
         let Some(bytes) = self.bytes(name)? else { return Ok(None) };
@@ -564,6 +573,11 @@ impl<'txn> WriteMeta<'txn> {
     /// Main file: the repricing that is under way, if one is.
     pub(crate) fn set_repricing(&mut self, repricing: Option<Repricing>) -> Result<(), Failure> {
         self.set_optional(META_REPRICING, repricing.as_ref())
+    }
+
+    /// Main file: what is known of the clock of the host.
+    pub(crate) fn set_clock(&mut self, clock: TrustedClock) -> Result<(), Failure> {
+        self.set_optional(META_CLOCK, Some(&clock))
     }
 
     fn set_optional(&mut self, name: &'static str, value: Option<&impl Serialize>) -> Result<(), Failure> {

@@ -11,13 +11,14 @@ use super::index::{self, TurnHasher};
 use super::indexed::Indexed;
 use super::meta::ReadMeta;
 use super::record::damaged::{DamagedRecord, RecordFlaw};
+use super::record::dropped::Dropped;
 use super::record::erasure::Erasure;
 use super::record::{self, conversation::ConversationRecord};
 use super::rollups::ReadRollups;
 use super::row::{Row, Rows};
 use super::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, ERASED, ERASURES, Erased, Erasures, INDEX, KEYS, Keys,
-    OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, DROPPED, DroppedTurns, ERASED, ERASURES, Erased, Erasures, INDEX,
+    KEYS, Keys, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
 };
 use super::turn_filter::TurnFilter;
 use crate::store::contract::Life;
@@ -38,6 +39,7 @@ pub(crate) struct ReadTables {
     activity: Lazy<(u64, &'static str), Row<Activity>>,
     erased: Lazy<u64, Row<Erased>>,
     erasures: Lazy<u64, Row<Erasures>>,
+    dropped: Lazy<u64, Row<DroppedTurns>>,
 }
 
 struct Lazy<K: Key + 'static, V: Value + 'static> {
@@ -75,6 +77,7 @@ impl ReadTables {
             activity: Lazy::new(ACTIVITY),
             erased: Lazy::new(ERASED),
             erasures: Lazy::new(ERASURES),
+            dropped: Lazy::new(DROPPED),
         }
     }
 
@@ -161,6 +164,18 @@ impl ReadTables {
     /// Returns whether the tables have the erasure of this life, whose rows are not all removed yet.
     pub(crate) fn has_erasure(&self, life: Life) -> Result<bool, Failure> {
         Ok(look_up::<Erasures>(self.erasures.of(&self.txn)?, &life.0)?.is_some())
+    }
+
+    /// Returns what is known of the first turns of a conversation, if some of them were dropped.
+    pub(crate) fn dropped(&self, key: u64) -> Result<Option<Dropped>, Failure> {
+        let dropped = self.dropped.of(&self.txn)?;
+        let row = look_up::<DroppedTurns>(dropped, &key)?;
+        row.map(|row| Ok(Dropped::decode(row.value().verify(&key)?)?)).transpose()
+    }
+
+    /// Returns the notes of dropped turns.
+    pub(crate) fn all_dropped(&self) -> Result<&ReadOnlyTable<u64, Row<DroppedTurns>>, Failure> {
+        self.dropped.of(&self.txn)
     }
 
     /// Returns the first erasure whose rows can be removed: the tables and their sums have everything up to the row
@@ -281,6 +296,15 @@ pub(crate) fn find_conversation(
 ) -> Result<Option<(u64, ConversationRecord)>, Failure> {
     let Some(key) = read_key(keys, id)? else { return Ok(None) };
     Ok(Some((key, read_conversation(conversations, key)?)))
+}
+
+/// Returns what is known of the first turns of a conversation, if some of them were dropped.
+pub(crate) fn read_dropped(
+    dropped: &impl ReadableTable<u64, Row<DroppedTurns>>,
+    key: u64,
+) -> Result<Option<Dropped>, Failure> {
+    let row = dropped.get(key)?;
+    row.map(|row| Ok(Dropped::decode(row.value().verify(&key)?)?)).transpose()
 }
 
 /// Returns the record of the conversation with this key.

@@ -157,6 +157,16 @@ impl Rows for Erasures {
     const WHAT: &'static str = "erasure";
 }
 
+/// The rows of [`DROPPED`].
+#[derive(Debug)]
+pub(crate) struct DroppedTurns;
+
+impl Rows for DroppedTurns {
+    type Key = u64;
+    const NAME: &'static str = "dropped";
+    const WHAT: &'static str = "note of dropped turns";
+}
+
 /// The rows of [`ERASED_ROLLUPS`].
 #[derive(Debug)]
 pub(crate) struct ErasedRollups;
@@ -214,10 +224,12 @@ pub(crate) const ERASED: TableDefinition<u64, Row<Erased>> = TableDefinition::ne
 /// From a life that was erased to the key of its conversation. The rows of the key are still to be removed; then this
 /// row goes too.
 pub(crate) const ERASURES: TableDefinition<u64, Row<Erasures>> = TableDefinition::new(Erasures::NAME);
-/// Like [`ROLLUPS`], for turns that were erased.
+/// From the key of a conversation to what is known of its first turns, which were dropped because of their age.
+pub(crate) const DROPPED: TableDefinition<u64, Row<DroppedTurns>> = TableDefinition::new(DroppedTurns::NAME);
+/// Like [`ROLLUPS`], for turns that were erased or dropped.
 pub(crate) const ERASED_ROLLUPS: TableDefinition<RollupKey, Row<ErasedRollups>> =
     TableDefinition::new(ErasedRollups::NAME);
-/// Like [`COSTS`], for turns that were erased. They keep the costs that they had, so the rows have no generation.
+/// Like [`COSTS`], for turns that were erased or dropped. They keep the costs that they had, so the rows have no generation.
 pub(crate) const ERASED_COSTS: TableDefinition<RollupKey, Row<ErasedCosts>> = TableDefinition::new(ErasedCosts::NAME);
 
 /// From (conversation, ordinal) to the row that a repair took out of [`TURNS`], or to nothing if the turn was missing.
@@ -315,6 +327,7 @@ pub(crate) fn visit_tables(visitor: &mut impl TableVisitor) -> Result<(), Failur
     visitor.visit_rows(CONVERSATION_SUMS)?;
     visitor.visit_rows(ERASED)?;
     visitor.visit_rows(ERASURES)?;
+    visitor.visit_rows(DROPPED)?;
     visitor.visit_rows(ERASED_ROLLUPS)?;
     visitor.visit_rows(ERASED_COSTS)?;
     visitor.visit(LOST_TURNS, Role::Lost)?;

@@ -5,18 +5,20 @@ use super::index::{self, TurnHasher};
 use super::indexed::Indexed;
 use super::journal_mark::JournalMark;
 use super::meta::WriteMeta;
-use super::read::{read_conversation, read_key, search_key};
+use super::read::{read_conversation, read_dropped, read_key, search_key};
 use super::record;
 use super::record::at_position::AtPosition;
 use super::record::conversation::ConversationRecord;
 use super::record::damaged::DamagedRecord;
+use super::record::dropped::Dropped;
 use super::record::erasure::Erasure;
 use super::row::{self, Row};
 use super::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, ERASED, ERASURES, Erased, Erasures, INDEX, KEYS, Keys,
-    LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS,
-    Positions, StepKey, TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, DROPPED, DroppedTurns, ERASED, ERASURES, Erased, Erasures, INDEX,
+    KEYS, Keys, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns,
+    POSITIONS, Positions, StepKey, TURNS, Turns,
 };
+use crate::report::ConversationSums;
 use crate::store::contract::Life;
 use crate::turn::{ConversationId, Ordinal, StoredTurn};
 
@@ -44,6 +46,7 @@ pub(crate) struct WriteTables<'txn> {
     activity: Table<'txn, (u64, &'static str), Row<Activity>>,
     erased: Table<'txn, u64, Row<Erased>>,
     erasures: Table<'txn, u64, Row<Erasures>>,
+    dropped: Table<'txn, u64, Row<DroppedTurns>>,
     /// The value that is being written, with its checksum. The buffer is kept between rows to reuse its memory.
     value: Vec<u8>,
     hasher: TurnHasher,
@@ -69,6 +72,7 @@ impl<'txn> WriteTables<'txn> {
             activity: txn.open_table(ACTIVITY)?,
             erased: txn.open_table(ERASED)?,
             erasures: txn.open_table(ERASURES)?,
+            dropped: txn.open_table(DROPPED)?,
             value: Vec::new(),
             hasher,
             next_key,
@@ -246,6 +250,43 @@ impl<'txn> WriteTables<'txn> {
         Ok(turns)
     }
 
+    /// Removes the first turns of a conversation, which were too old, and notes that. `turns` are the first ones that the
+    /// tables have, in order. A conversation without another turn is not listed any more.
+    pub(crate) fn drop_turns(
+        &mut self,
+        key: u64,
+        record: &ConversationRecord,
+        turns: &[StoredTurn],
+        sums: &ConversationSums,
+    ) -> Result<(), Failure> {
+        let before = read_dropped(&self.dropped, key)?;
+        let mut dropped = before.unwrap_or_else(|| Dropped::none_of(record));
+        dropped.sums.add(sums);
+        for turn in turns {
+            let (id, ordinal) = (turn.metrics.turn_id.as_str(), turn.ordinal);
+            index::remove(&mut self.index, &self.turns, key, |id| self.hasher.hash(id), (id, ordinal))?;
+            let removed = self.turns.remove((key, ordinal.get()))?.map_or(0, |row| row.value().unverified().len());
+            self.grow(0, 3 * size_of::<u64>() + 2 * size_of::<u64>() + removed);
+            dropped.record.count_stored(turn);
+        }
+        self.fill(&dropped.encode()?);
+        let before = self.dropped.insert(key, row::seal(&key, &mut self.value))?;
+        let before = before.map_or(0, |row| size_of::<u64>() + row.value().unverified().len());
+        self.grow(size_of::<u64>() + self.value.len(), before);
+        if let Some(place) = record.activity().filter(|_| dropped.last() == record.sealed_turns) {
+            let removed = self.activity.remove(place)?.map(|row| row.value().unverified().len());
+            self.grow(0, removed.map_or(0, |bytes| size_of::<u64>() + place.1.len() + bytes));
+        }
+        Ok(())
+    }
+
+    /// Removes the note of a conversation's dropped turns, if there is one.
+    pub(crate) fn forget_dropped(&mut self, key: u64) -> Result<(), Failure> {
+        let removed = self.dropped.remove(key)?.map(|row| row.value().unverified().len());
+        self.grow(0, removed.map_or(0, |bytes| size_of::<u64>() + bytes));
+        Ok(())
+    }
+
     /// Removes some rows of the index of an erased conversation, at most `limit`. Returns how many were removed.
     pub(crate) fn remove_index(&mut self, key: u64, limit: usize) -> Result<usize, Failure> {
         let rows = self.index.range((key, 0)..=(key, u64::MAX))?.take(limit);
@@ -355,8 +396,10 @@ impl<'txn> WriteTables<'txn> {
         let bytes = before.as_ref().map_or(0, |row| size_of::<u64>() + row.value().unverified().len());
         let before = before.and_then(|row| row.value().verify(&key).and_then(ConversationRecord::decode).ok());
         self.grow(size_of::<u64>() + record.len(), bytes);
+        // A conversation whose turns were all dropped has no row by activity before its next turn.
+        let has_new_turns = before.as_ref().map(|before| before.sealed_turns) != Some(conversation.sealed_turns);
         let (before, now) = (before.as_ref().and_then(ConversationRecord::activity), conversation.activity());
-        if before == now {
+        if before == now && !has_new_turns {
             return Ok(());
         }
         let key_bytes = |(_, id): (u64, &str)| size_of::<u64>() + id.len();

@@ -9,8 +9,8 @@ use crate::store::redb::tables::meta::{self, META, ReadMeta, WriteMeta};
 use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::schema::{
-    CONVERSATIONS, KEYS, LOST_JOURNAL_ROWS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, OPEN_TURNS,
-    TURNS,
+    CONVERSATIONS, ERASED, KEYS, LOST_JOURNAL_ROWS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN,
+    OPEN_TURNS, TURNS,
 };
 use crate::turn::RunningTime;
 
@@ -49,6 +49,13 @@ pub(super) fn mend(txn: &WriteTransaction) -> Result<bool, Failure> {
 fn last_key(txn: &WriteTransaction) -> Result<u64, Failure> {
     // A damaged row may have any key, so only rows with right checksums count.
     let mut last = txn.open_table(LOST_TURNS)?.last()?.map_or(0, |(place, _)| place.value().0);
+    for row in txn.open_table(ERASED)?.iter()?.rev() {
+        let (key, note) = row?;
+        if note.value().verify(&key.value()).is_ok() {
+            last = last.max(key.value());
+            break;
+        }
+    }
     for row in txn.open_table(KEYS)?.iter()? {
         let (id, key) = row?;
         last = last.max(key.value().verify(&id.value()).and_then(decode_key).unwrap_or_default());

@@ -156,6 +156,9 @@ pub enum Flaw {
     /// The tables have a conversation and also the note that the conversation of its key was erased.
     #[error("it was erased, and is there")]
     ErasedAndThere,
+    /// The tables have a turn and also the note that it was dropped because of its age.
+    #[error("it was dropped, and is there")]
+    DroppedAndThere,
     /// The rows of a key are to be removed, but there is no note that its conversation was erased.
     #[error("its rows are to be removed, and it was not erased")]
     NotErased,

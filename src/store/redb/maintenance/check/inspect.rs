@@ -11,19 +11,21 @@ use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
 use crate::store::redb::tables::indexed::Indexed;
 use crate::store::redb::tables::meta::ReadMeta;
-use crate::store::redb::tables::read::decode_key;
+use crate::store::redb::tables::read::{decode_key, read_dropped};
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::record::dropped::Dropped;
 use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::row::Row;
 use crate::store::redb::tables::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, ERASED, ERASURES, Erased, Erasures, FINDINGS, INDEX, KEYS, Keys,
-    LOST_TURNS, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Positions, StepKey, TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, DROPPED, DroppedTurns, ERASED, ERASURES, Erased, Erasures,
+    FINDINGS, INDEX, KEYS, Keys, LOST_TURNS, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Positions,
+    StepKey, TURNS, Turns,
 };
-use crate::turn::{ConversationId, EpochMillis, Label, Ordinal, StoredTurn, TokenCount, Usage};
+use crate::turn::{ConversationId, EpochMillis, Ordinal};
 
 /// Checks every record of the tables, in one read transaction.
 pub(super) struct Inspection {
@@ -35,6 +37,8 @@ pub(super) struct Inspection {
     lost: Option<ReadOnlyTable<(u64, u64), &'static [u8]>>,
     /// The id of each key's conversation.
     ids: BTreeMap<u64, String>,
+    /// What is known of the turns that were dropped.
+    dropped: ReadOnlyTable<u64, Row<DroppedTurns>>,
     /// The number of sealed turns of each erased conversation, by its key.
     erased: BTreeMap<u64, u64>,
     /// The keys of erased conversations whose rows are not all removed yet.
@@ -58,6 +62,7 @@ impl Inspection {
             hasher: meta.store_id().ok().map(TurnHasher::of),
             lost,
             ids: BTreeMap::new(),
+            dropped: txn.open_table(DROPPED)?,
             erased: BTreeMap::new(),
             erasing: BTreeSet::new(),
             summed: TurnSums::default(),
@@ -66,6 +71,7 @@ impl Inspection {
         let conversations = txn.open_table(CONVERSATIONS)?;
         inspection.keys(&txn.open_table(KEYS)?, &conversations)?;
         inspection.erased(&txn.open_table(ERASED)?, &txn.open_table(ERASURES)?)?;
+        inspection.dropped()?;
         inspection.meta(&meta)?;
         inspection.activity(&conversations, &txn.open_table(ACTIVITY)?)?;
         inspection.turns()?;
@@ -190,6 +196,34 @@ impl Inspection {
         Ok(())
     }
 
+    /// Checks that each note of dropped turns is sound and belongs to a conversation.
+    fn dropped(&mut self) -> Result<(), Failure> {
+        let mut wrong = Vec::new();
+        for row in self.dropped.iter()? {
+            let (key, value) = row?;
+            let key = key.value();
+            match value.value().verify(&key).and_then(Dropped::decode) {
+                Ok(_) if self.may_have_rows(key) => {}
+                Ok(_) => wrong.push((key, Flaw::UnknownConversation)),
+                Err(damaged) => wrong.push((key, damaged.into())),
+            }
+        }
+        for (key, flaw) in wrong {
+            self.tell(Violation::Conversation { conversation: self.name(key), flaw });
+        }
+        Ok(())
+    }
+
+    /// Returns the last ordinal of a conversation that was dropped, and the moment of the last sealing up to there.
+    fn dropped_to(&self, key: u64) -> Result<(u64, EpochMillis), Failure> {
+        match read_dropped(&self.dropped, key) {
+            Ok(dropped) => Ok(dropped.map_or_else(Default::default, |of| (of.last(), of.record.last_sealed_at))),
+            // A damaged note is reported where notes are checked.
+            Err(Failure::Record(_)) => Ok(Default::default()),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Returns whether a conversation has this key, or had it and was erased and not all of its rows are removed yet.
     fn may_have_rows(&self, key: u64) -> bool {
         self.ids.contains_key(&key) || self.erasing.contains(&key)
@@ -221,9 +255,11 @@ impl Inspection {
         if self.ids.get(&key).map(String::as_str) != Some(record.id.as_str()) {
             wrong.push(Flaw::OtherRecord { key, named: record.id.clone() });
         }
-        let counted = count(&self.turns, self.lost.as_ref(), key)?;
-        if counted.last != record.sealed_turns {
-            wrong.push(Flaw::SealedTurns { recorded: record.sealed_turns, counted: counted.last });
+        let dropped = read_dropped(&self.dropped, key).ok().flatten();
+        let dropped = dropped.map_or_else(|| ConversationRecord::begin(record.id.clone()), |dropped| dropped.record);
+        let counted = count(&self.turns, self.lost.as_ref(), key, dropped)?;
+        if counted.sealed_turns != record.sealed_turns {
+            wrong.push(Flaw::SealedTurns { recorded: record.sealed_turns, counted: counted.sealed_turns });
         }
         if counted.total_usage != record.total_usage {
             wrong.push(Flaw::Totals);
@@ -234,8 +270,8 @@ impl Inspection {
         if counted.last_at != record.last_at {
             wrong.push(Flaw::LastActivity);
         }
-        let said = (record.first_at, record.model, record.project, record.context_size);
-        if counted.told() != said {
+        let told = |of: &ConversationRecord| (of.first_at, of.model.clone(), of.project.clone(), of.context_size);
+        if told(&counted) != told(&record) {
             wrong.push(Flaw::OtherTurns);
         }
         if record.version.0 == 0 {
@@ -244,7 +280,8 @@ impl Inspection {
         Ok(wrong)
     }
 
-    /// Checks that each conversation with a sealed turn has exactly one row in the table by activity.
+    /// Checks that each conversation with a sealed turn has exactly one row in the table by activity, unless all of its
+    /// turns were dropped.
     fn activity(
         &mut self,
         conversations: &ReadOnlyTable<u64, Row<Conversations>>,
@@ -275,6 +312,9 @@ impl Inspection {
             let record = record.value().verify(&key.value()).and_then(ConversationRecord::decode);
             let Ok(record) = record else { continue };
             let Some(place) = record.activity() else { continue };
+            if self.dropped_to(key.value())?.0 == record.sealed_turns {
+                continue;
+            }
             let found = activity.get(place)?.map(|key| key.value().verify(&place).and_then(decode_key));
             // A damaged row is reported above.
             if !matches!(found, Some(Err(_))) && found.and_then(Result::ok) != Some(key.value()) {
@@ -300,7 +340,14 @@ impl Inspection {
             let mut tell = |ordinal, flaw| {
                 wrong.push(Violation::Turn { conversation: self.name(key), ordinal, flaw });
             };
-            let mut expected = if before.0 == key { before.1 + 1 } else { 1 };
+            if before.0 != key {
+                let (dropped, sealed_at) = self.dropped_to(key)?;
+                (before, sealed_before) = ((key, dropped), sealed_at);
+                if ordinal <= dropped {
+                    tell(ordinal, Flaw::DroppedAndThere);
+                }
+            }
+            let mut expected = before.1 + 1;
             if self.erasing.contains(&key) {
                 expected = ordinal;
             }
@@ -309,9 +356,6 @@ impl Inspection {
             }
             if expected < ordinal {
                 tell(expected, Flaw::Missing { next: ordinal });
-            }
-            if before.0 != key {
-                sealed_before = EpochMillis::default();
             }
             before = (key, ordinal);
             if !self.may_have_rows(key) {
@@ -421,8 +465,9 @@ impl Inspection {
             };
             let conversation = self.name(key);
             let last = named.get(&key).copied().unwrap_or_default();
-            let was_erased = self.erased.get(&key).is_some_and(|sealed_turns| ordinal <= *sealed_turns);
-            if !was_erased && self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? {
+            let is_gone = self.erased.get(&key).is_some_and(|sealed_turns| ordinal <= *sealed_turns)
+                || ordinal <= self.dropped_to(key)?.0;
+            if !is_gone && self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? {
                 tell(position, Flaw::PositionedMissing { ordinal, conversation });
             } else if ordinal <= last {
                 tell(position, Flaw::OutOfOrder { ordinal, conversation, before: last });
@@ -532,59 +577,29 @@ pub(in crate::store::redb::maintenance) fn unsound_step(
     Ok(None)
 }
 
-/// The contents that a conversation's record must have, computed from its turns.
-pub(super) struct Counted {
-    /// The last ordinal that was given.
-    pub(super) last: u64,
-    /// The moment at which the latest turn was sealed.
-    pub(super) last_sealed_at: EpochMillis,
-    /// The report time of the last turn.
-    pub(super) last_at: EpochMillis,
-    pub(super) total_usage: Usage,
-    /// The report time of the first turn.
-    pub(super) first_at: EpochMillis,
-    /// The last turn.
-    pub(super) latest: Option<StoredTurn>,
-}
-
-impl Counted {
-    /// Returns the report time of the first turn, and the model, the project and the context size of the last turn.
-    pub(super) fn told(&self) -> (EpochMillis, Option<Label>, Option<Label>, Option<TokenCount>) {
-        let latest = self.latest.as_ref();
-        let model = latest.and_then(|turn| turn.model.clone());
-        let project = latest.and_then(|turn| turn.project.clone());
-        (self.first_at, model, project, latest.and_then(|turn| turn.metrics.context_size))
-    }
-}
-
+/// Returns the facts that a conversation's record must have, computed from its turns. `record` has the facts about the
+/// turns that were dropped.
 pub(super) fn count(
     turns: &impl ReadableTable<(u64, u64), Row<Turns>>,
     lost: Option<&impl ReadableTable<(u64, u64), &'static [u8]>>,
     key: u64,
-) -> Result<Counted, Failure> {
+    mut record: ConversationRecord,
+) -> Result<ConversationRecord, Failure> {
     let all = (key, 0)..=(key, u64::MAX);
-    let (last_sealed_at, total_usage) = (EpochMillis::default(), Usage::default());
-    let (first_at, last_at) = (EpochMillis::default(), EpochMillis::default());
-    let mut counted = Counted { last: 0, last_sealed_at, last_at, total_usage, first_at, latest: None };
+    let mut last = record.sealed_turns;
     for row in turns.range(all.clone())? {
         let (place, value) = row?;
-        counted.last = place.value().1;
-        let record = value.value().verify(&place.value());
-        let turn = record.ok().zip(Ordinal::new(counted.last)).map(|(record, at)| record::decode_sealed(at, record));
+        last = place.value().1;
+        let bytes = value.value().verify(&place.value());
+        let turn = bytes.ok().zip(Ordinal::new(last)).map(|(bytes, at)| record::decode_sealed(at, bytes));
         if let Some(Ok(turn)) = turn {
-            counted.last_at = turn.ended_at.unwrap_or(turn.sealed_at);
-            counted.last_sealed_at = counted.last_sealed_at.max(turn.sealed_at);
-            counted.total_usage = counted.total_usage.saturating_add(turn.metrics.usage);
-            if counted.latest.is_none() {
-                counted.first_at = counted.last_at;
-            }
-            counted.latest = Some(turn);
+            record.count_stored(&turn);
         }
     }
     if let Some(lost) = lost
         && let Some(row) = lost.range(all)?.next_back()
     {
-        counted.last = counted.last.max(row?.0.value().1);
+        last = last.max(row?.0.value().1);
     }
-    Ok(counted)
+    Ok(ConversationRecord { sealed_turns: last, ..record })
 }

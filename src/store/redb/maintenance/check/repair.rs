@@ -10,19 +10,21 @@ use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
 use crate::store::redb::tables::indexed::Indexed;
 use crate::store::redb::tables::meta::{CostState, PricedBy, RolledUp, WriteMeta};
-use crate::store::redb::tables::read::decode_key;
+use crate::store::redb::tables::read::{decode_key, read_dropped};
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
+use crate::store::redb::tables::record::dropped::Dropped;
 use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::rollups::WriteRollups;
 use crate::store::redb::tables::row::{self, Row, Rows};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, CONVERSATION_SUMS, CONVERSATIONS, COSTS, Conversations, ERASED, ERASURES, FINDINGS, INDEX, KEYS,
-    LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, LostStepKey, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps,
-    OpenTurns, POSITIONS, ROLLUPS, Role, StepKey, TURNS, TableVisitor, Turns, count_live_bytes, visit_tables,
+    ACTIVITY, CONVERSATION_SUMS, CONVERSATIONS, COSTS, Conversations, DROPPED, DroppedTurns, ERASED, ERASURES,
+    FINDINGS, INDEX, KEYS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, LostStepKey, OPEN_STEPS,
+    OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, ROLLUPS, Role, StepKey, TURNS, TableVisitor, Turns,
+    count_live_bytes, visit_tables,
 };
 use crate::turn::{ConversationId, Ordinal};
 
@@ -49,6 +51,10 @@ pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
         Repair::of(txn, number, *key, hasher)?.run(id, given.get(key).copied().unwrap_or_default())?;
     }
     let last_erased = erased(txn, &ids)?;
+    let erasing = txn.open_table(ERASED)?;
+    let known = |key| -> Result<bool, Failure> { Ok(ids.contains_key(&key) || erasing.get(key)?.is_some()) };
+    txn.open_table(DROPPED)?.retain(|key, _| known(key).unwrap_or(true))?;
+    drop(erasing);
     positions(txn)?;
     activity(txn)?;
     sums(txn)?;
@@ -150,11 +156,13 @@ fn given(txn: &WriteTransaction) -> Result<BTreeMap<u64, u64>, Failure> {
 /// Makes the table by activity anew from the conversations' records.
 fn activity(txn: &WriteTransaction) -> Result<(), Failure> {
     txn.delete_table(ACTIVITY)?;
-    let mut activity = txn.open_table(ACTIVITY)?;
+    let (mut activity, notes) = (txn.open_table(ACTIVITY)?, txn.open_table(DROPPED)?);
     for row in txn.open_table(CONVERSATIONS)?.iter()? {
         let (key, record) = row?;
+        let dropped = read_dropped(&notes, key.value());
         if let Ok(record) = record.value().verify(&key.value()).and_then(ConversationRecord::decode)
             && let Some(place) = record.activity()
+            && dropped.as_ref().ok().and_then(Option::as_ref).map(Dropped::last) != Some(record.sealed_turns)
         {
             activity.insert(place, row::seal(&place, &mut key.value().to_le_bytes().to_vec()))?;
         }
@@ -307,6 +315,7 @@ struct Repair<'txn> {
     key: u64,
     hasher: TurnHasher,
     conversations: Table<'txn, u64, Row<Conversations>>,
+    dropped: Table<'txn, u64, Row<DroppedTurns>>,
     turns: Table<'txn, (u64, u64), Row<Turns>>,
     index: Table<'txn, (u64, u64), Indexed>,
     open_turns: Table<'txn, (u64, &'static str), Row<OpenTurns>>,
@@ -323,6 +332,7 @@ impl<'txn> Repair<'txn> {
             key,
             hasher,
             conversations: txn.open_table(CONVERSATIONS)?,
+            dropped: txn.open_table(DROPPED)?,
             turns: txn.open_table(TURNS)?,
             index: txn.open_table(INDEX)?,
             open_turns: txn.open_table(OPEN_TURNS)?,
@@ -336,7 +346,7 @@ impl<'txn> Repair<'txn> {
     /// `given` is an ordinal that a turn got.
     fn run(mut self, id: &ConversationId, given: u64) -> Result<(), Failure> {
         let sound = self.turns()?;
-        self.index(&sound, given)?;
+        self.index(id, &sound, given)?;
         self.open_turns()?;
         self.record(id)
     }
@@ -366,7 +376,7 @@ impl<'txn> Repair<'txn> {
 
     /// Makes the index agree with the turns. Its rows for turns that are moved aside stay, so that these turns are not
     /// sealed again. Notes the turns up to `given` that are missing.
-    fn index(&mut self, sound: &BTreeMap<String, u64>, given: u64) -> Result<(), Failure> {
+    fn index(&mut self, id: &ConversationId, sound: &BTreeMap<String, u64>, given: u64) -> Result<(), Failure> {
         let mut rows = Vec::new();
         for row in self.index.range((self.key, 0)..=(self.key, u64::MAX))? {
             let (place, ordinal) = row?;
@@ -390,13 +400,16 @@ impl<'txn> Repair<'txn> {
         for (turn_id, ordinal) in sound {
             index::insert(&mut self.index, self.key, self.hasher.hash(turn_id), *ordinal)?;
         }
-        let counted = count(&self.turns, Some(&self.lost), self.key)?;
+        let dropped = self.dropped()?;
+        let first = dropped.as_ref().map_or(1, |dropped| dropped.last().saturating_add(1));
+        let base = dropped.map_or_else(|| ConversationRecord::begin(id.clone()), |dropped| dropped.record);
+        let counted = count(&self.turns, Some(&self.lost), self.key, base)?.sealed_turns;
         // An ordinal in the index was given to a turn, unless the row of the index itself is damaged and the ordinal
         // too large to be true.
-        let most = counted.last.saturating_add(rows.len() as u64);
+        let most = counted.saturating_add(rows.len() as u64);
         let indexed = gone.iter().copied().filter(|ordinal| *ordinal <= most).max();
-        let last = counted.last.max(indexed.unwrap_or_default()).max(given);
-        for ordinal in (1..=last).filter(|ordinal| !there.contains(ordinal)).take(MAX_GAPS) {
+        let last = counted.max(indexed.unwrap_or_default()).max(given);
+        for ordinal in (first..=last).filter(|ordinal| !there.contains(ordinal)).take(MAX_GAPS) {
             if self.lost.get((self.key, ordinal))?.is_none() {
                 self.lost.insert((self.key, ordinal), b"".as_slice())?;
             }
@@ -459,13 +472,22 @@ impl<'txn> Repair<'txn> {
         Ok(())
     }
 
+    /// Returns what is known of the dropped turns. A note that cannot be read was moved aside before.
+    fn dropped(&self) -> Result<Option<Dropped>, Failure> {
+        match read_dropped(&self.dropped, self.key) {
+            Err(Failure::Record(_)) => Ok(None),
+            dropped => dropped,
+        }
+    }
+
     fn is_sealed(&self, turn_id: &str) -> Result<bool, Failure> {
         let hash = |id: &str| self.hasher.hash(id);
         Ok(index::find(&self.index, &self.turns, self.key, hash, turn_id)?.is_some())
     }
 
     fn record(&mut self, id: &ConversationId) -> Result<(), Failure> {
-        let counted = count(&self.turns, Some(&self.lost), self.key)?;
+        let base = self.dropped()?.map_or_else(|| ConversationRecord::begin(id.clone()), |dropped| dropped.record);
+        let counted = count(&self.turns, Some(&self.lost), self.key, base)?;
         let known = self.conversations.get(self.key)?.and_then(|record| {
             let record = record.value().verify(&self.key);
             record.and_then(ConversationRecord::decode).ok()
@@ -474,20 +496,7 @@ impl<'txn> Repair<'txn> {
         // conversations.
         let version = known.as_ref().map_or(0, |known| known.version.0).max(1);
         let life = known.map_or_else(Life::draw, |known| known.life);
-        let (first_at, model, project, context_size) = counted.told();
-        let record = ConversationRecord {
-            id: id.clone(),
-            life,
-            version: Version(version),
-            sealed_turns: counted.last,
-            last_sealed_at: counted.last_sealed_at,
-            last_at: counted.last_at,
-            first_at,
-            total_usage: counted.total_usage,
-            model,
-            project,
-            context_size,
-        };
+        let record = ConversationRecord { id: id.clone(), life, version: Version(version), ..counted };
         self.conversations.insert(self.key, row::seal(&self.key, &mut record.encode()?))?;
         Ok(())
     }

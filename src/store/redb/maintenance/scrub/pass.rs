@@ -10,8 +10,8 @@ use crate::store::redb::tables::meta::MetaRows;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::{CheckedKey as _, KeyOf, RawKey, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
-    Activity, ConversationSumRows, Conversations, Costs, Erased, ErasedCosts, ErasedRollups, Erasures, INDEX, Keys,
-    Labels, OpenTurnSteps, OpenTurns, Positions, RollupKey, Rollups, Turns,
+    Activity, ConversationSumRows, Conversations, Costs, DroppedTurns, Erased, ErasedCosts, ErasedRollups, Erasures,
+    INDEX, Keys, Labels, OpenTurnSteps, OpenTurns, Positions, RollupKey, Rollups, Turns,
 };
 use crate::store::redb::unwind;
 
@@ -29,7 +29,7 @@ type Step = fn(&mut Walk<'_>, &Tables<'_>) -> Result<(), Failure>;
 
 impl Pass {
     /// The tables in the order in which a pass reads them, each with how its rows are checked.
-    const TABLES: [(&'static str, Step); 17] = [
+    const TABLES: [(&'static str, Step); 18] = [
         (MetaRows::NAME, |walk, tables| {
             walk.table::<MetaRows>(tables, |name| Place::of(format!("`{name}` of the store")), |_, _| Ok(()))
         }),
@@ -93,6 +93,10 @@ impl Pass {
         (Erasures::NAME, |walk, tables| {
             let place = |life: &u64| Place::of(format!("the erasure {life:016x}"));
             walk.table::<Erasures>(tables, place, |life, erasure| tables.erasure(*life, erasure))
+        }),
+        (DroppedTurns::NAME, |walk, tables| {
+            let place = |key: &u64| Place::of_key("the dropped turns of ", *key);
+            walk.table::<DroppedTurns>(tables, place, |key, note| tables.dropped(*key, note))
         }),
         (ErasedRollups::NAME, |walk, tables| {
             let place = |key: &RollupKey| Place::of(format!("rollup of erased turns {key:?}"));

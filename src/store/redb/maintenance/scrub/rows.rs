@@ -14,19 +14,20 @@ use crate::store::redb::tables::guarded::visit_back_from;
 use crate::store::redb::tables::index::{self, TurnHasher};
 use crate::store::redb::tables::indexed::Indexed;
 use crate::store::redb::tables::meta::ReadMeta;
-use crate::store::redb::tables::read::{decode_key, read_key};
+use crate::store::redb::tables::read::{decode_key, read_dropped, read_key};
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::record::dropped::Dropped;
 use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self, decode_plain};
 use crate::store::redb::tables::rollups::ReadRollups;
 use crate::store::redb::tables::row::{RawKey, Row, Rows};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, ConversationSumRows, Conversations, Costs, ERASED, Erased, INDEX, KEYS, Keys,
-    LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Positions, RollupKey, Rollups,
-    StepKey, TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, ConversationSumRows, Conversations, Costs, DROPPED, DroppedTurns, ERASED,
+    Erased, INDEX, KEYS, Keys, LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS,
+    Positions, RollupKey, Rollups, StepKey, TURNS, Turns,
 };
 use crate::turn::{ConversationId, Ordinal};
 
@@ -120,6 +121,7 @@ pub(super) struct Tables<'txn> {
     positions: ReadOnlyTable<u64, Row<Positions>>,
     rollups: ReadRollups,
     erased: ReadOnlyTable<u64, Row<Erased>>,
+    dropped: ReadOnlyTable<u64, Row<DroppedTurns>>,
     /// The turns that repairs moved aside. `None` if the file was never repaired.
     lost: Option<ReadOnlyTable<(u64, u64), &'static [u8]>>,
     hasher: TurnHasher,
@@ -146,6 +148,7 @@ impl<'txn> Tables<'txn> {
             positions: txn.open_table(POSITIONS)?,
             rollups: ReadRollups::open(txn)?,
             erased: txn.open_table(ERASED)?,
+            dropped: txn.open_table(DROPPED)?,
             lost,
             hasher,
             facts: ReadMeta::read(txn)?,
@@ -186,8 +189,19 @@ impl<'txn> Tables<'txn> {
         ensure(is_known, "its conversation is unknown")
     }
 
+    /// Returns the last ordinal of a conversation that was dropped. The scrub reports a damaged note when it reads that
+    /// note.
+    fn dropped_to(&self, key: u64) -> Result<u64, Failure> {
+        match read_dropped(&self.dropped, key) {
+            Err(Failure::Record(_)) => Ok(0),
+            dropped => Ok(dropped?.map_or(0, |dropped| dropped.last())),
+        }
+    }
+
     fn has_turn(&self, key: u64, ordinal: u64) -> Result<bool, Failure> {
-        Ok(self.turns.get((key, ordinal))?.is_some() || self.is_lost(key, ordinal)?)
+        Ok(self.turns.get((key, ordinal))?.is_some()
+            || self.is_lost(key, ordinal)?
+            || ordinal <= self.dropped_to(key)?)
     }
 
     /// Checks that the key of an id has a record, which names the id.
@@ -203,7 +217,8 @@ impl<'txn> Tables<'txn> {
     pub(super) fn conversation(&self, key: u64, record: &[u8]) -> Result<(), Wrong> {
         let record = ConversationRecord::decode(record)?;
         ensure(read_key(&self.keys, &record.id)? == Some(key), "its id has another key or none")?;
-        let mut last = 0;
+        let dropped = self.dropped_to(key)?;
+        let mut last = dropped;
         visit_back_from::<Turns>(&self.turns, &(key, u64::MAX), |(of, ordinal), turn| {
             if *of == key {
                 last = *ordinal;
@@ -217,7 +232,7 @@ impl<'txn> Tables<'txn> {
         }
         let said = record.sealed_turns;
         ensure(said == last, format_args!("its record says {said} sealed turns, and the last one is {last}"))?;
-        if let Some(place) = record.activity() {
+        if let Some(place) = record.activity().filter(|_| dropped < record.sealed_turns) {
             let found = self.activity.get(place)?;
             let found = found.map(|found| found.value().verify(&place).and_then(decode_key)).transpose()?;
             ensure(found == Some(key), "it has no place by activity")?;
@@ -334,6 +349,12 @@ impl<'txn> Tables<'txn> {
     pub(super) fn erased(&self, key: u64, sealed_turns: &[u8]) -> Result<(), Wrong> {
         decode_key(sealed_turns)?;
         ensure(self.conversations.get(key)?.is_none(), "its record is there")
+    }
+
+    /// Checks that a note of dropped turns is readable, and that its conversation is known.
+    pub(super) fn dropped(&self, key: u64, note: &[u8]) -> Result<(), Wrong> {
+        Dropped::decode(note)?;
+        self.known(key)
     }
 
     /// Checks that the conversation of an erasure was erased.

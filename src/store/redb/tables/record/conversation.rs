@@ -1,6 +1,6 @@
 use super::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::contract::{Life, Version};
-use crate::turn::{ConversationId, EpochMillis, Label, SealedTurn, TokenCount, Usage};
+use crate::turn::{ConversationId, EpochMillis, Label, SealedTurn, StoredTurn, TokenCount, TurnMetrics, Usage};
 
 /// The record that is stored once for each conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,13 +45,30 @@ impl ConversationRecord {
 
     /// Updates the facts about turns with the next turn, which was sealed at `sealed_at`.
     pub(crate) fn count(&mut self, turn: &SealedTurn, sealed_at: EpochMillis, is_first: bool) {
-        self.last_at = turn.ended_at.unwrap_or(sealed_at);
+        self.take_labels(&turn.model, &turn.project);
+        self.take_figures(&turn.metrics, turn.ended_at.unwrap_or(sealed_at), is_first);
+    }
+
+    /// Updates all facts about turns with the next turn, as it is stored.
+    pub(crate) fn count_stored(&mut self, turn: &StoredTurn) {
+        let is_first = self.sealed_turns == 0;
+        self.sealed_turns = turn.ordinal.get();
+        self.last_sealed_at = self.last_sealed_at.max(turn.sealed_at);
+        self.take_labels(&turn.model, &turn.project);
+        self.take_figures(&turn.metrics, turn.ended_at.unwrap_or(turn.sealed_at), is_first);
+    }
+
+    fn take_labels(&mut self, model: &Option<Label>, project: &Option<Label>) {
+        (self.model, self.project) = (model.clone(), project.clone());
+    }
+
+    fn take_figures(&mut self, metrics: &TurnMetrics, at: EpochMillis, is_first: bool) {
+        self.last_at = at;
         if is_first {
-            self.first_at = self.last_at;
+            self.first_at = at;
         }
-        self.total_usage = self.total_usage.saturating_add(turn.metrics.usage);
-        (self.model, self.project) = (turn.model.clone(), turn.project.clone());
-        self.context_size = turn.metrics.context_size;
+        self.total_usage = self.total_usage.saturating_add(metrics.usage);
+        self.context_size = metrics.context_size;
     }
 
     /// Returns whether `other` is a later state of the conversation. Versions of different lives cannot be compared, so

@@ -8,6 +8,7 @@
 //! - `open_turn`: the records of an open turn: its head and its steps.
 //! - `at_position`: the record at a position of the order.
 //! - `erasure`: the record of a conversation that is being erased. It has two numbers, and no version.
+//! - `dropped`: what is known of the turns of a conversation that were dropped.
 //! - `damaged`: why a value does not decode.
 //!
 //! [postcard]: https://postcard.jamesmunns.com/wire-format
@@ -15,6 +16,7 @@
 pub(crate) mod at_position;
 pub(crate) mod conversation;
 pub(crate) mod damaged;
+pub(crate) mod dropped;
 pub(crate) mod erasure;
 pub(crate) mod open_turn;
 mod twin;

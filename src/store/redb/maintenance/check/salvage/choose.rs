@@ -9,16 +9,16 @@ use super::rows::FOUND;
 use crate::store::contract::Life;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::indexed::StoredOrdinal;
-use crate::store::redb::tables::read::decode_key;
+use crate::store::redb::tables::read::{decode_key, read_dropped};
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::row::{self, KeyOf, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, ERASED, ERASURES, Erased, Erasures, INDEX, KEYS, Keys, LABELS,
-    LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS,
-    Positions, TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, DROPPED, ERASED, ERASURES, Erased, Erasures, INDEX, KEYS, Keys,
+    LABELS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns,
+    POSITIONS, Positions, TURNS, Turns,
 };
 use crate::turn::ConversationId;
 
@@ -366,9 +366,12 @@ pub(super) fn note_lost(
             *end = highest.max(*end);
         }
     }
+    let notes = txn.open_table(DROPPED)?;
     for (key, end) in ends.into_iter().filter(|(key, _)| !erased_keys.contains(key)) {
         let mut missing = Vec::new();
-        let mut expected = 1;
+        // A note that cannot be read is lost, and the dropped turns count as lost turns.
+        let dropped = read_dropped(&notes, key).ok().flatten();
+        let mut expected = dropped.map_or(1, |dropped| dropped.last().saturating_add(1));
         for row in turns.range((key, 0)..=(key, end))? {
             let (_, ordinal) = row?.0.value();
             missing.extend((expected..ordinal).take(MOST_MISSING - missing.len()));

@@ -1,5 +1,6 @@
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use redb::{Database, Key, ReadableTable, TableDefinition, TableHandle, Value, WriteTransaction};
 
@@ -12,7 +13,7 @@ use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::schema::{Role, TableVisitor, visit_tables};
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::writer::backoff::Backoff;
-use crate::store::{Commit, Location, RedbEngine, Version};
+use crate::store::{Commit, DropTurns, Location, RedbEngine, Version};
 use crate::turn::{Done, EpochMillis, Progress, TurnLabels, Usage};
 
 /// Changes the first byte of the last row of the `nth` table of data, and notes the name of the table.
@@ -64,7 +65,7 @@ fn spoil(directory: &Path, nth: usize) -> Option<String> {
 }
 
 /// Returns a sound store with a row in each table of data. Costs have a row for a turn with tokens. One conversation was
-/// erased, and another one is being erased.
+/// erased, another one is being erased, and the first turn of a third one was dropped.
 pub(in crate::store::redb::maintenance) async fn filled() -> tempfile::TempDir {
     let directory = sound().await;
     let commit = |name| {
@@ -80,6 +81,20 @@ pub(in crate::store::redb::maintenance) async fn filled() -> tempfile::TempDir {
         store.commit(commit(name)).await.unwrap();
     }
     assert_eq!(store.erase(id("erased")).await, Ok(true));
+    let aged = [("old", 0), ("young", 3)];
+    let sealed = aged.map(|(name, at)| turn(name).seal(&Done::because("stop"), EpochMillis::new(at))).into();
+    let aging = Commit { conversation_id: id("aging"), expected_version: Version(0), staged: Vec::new(), sealed };
+    store.commit(aging).await.unwrap();
+    let old = DropTurns { keep: Duration::ZERO, now: EpochMillis::new(1) };
+    let mut dropped = 0;
+    loop {
+        let step = store.drop_turns(old).await.unwrap();
+        dropped += step.turns;
+        if step.is_done {
+            break;
+        }
+    }
+    assert_eq!(dropped, 1);
     store.close().await;
     compact(directory.path(), Arc::new(NoPrices)).unwrap();
     // Nothing runs in the background, so the rows are not removed before the store is closed.
