@@ -344,6 +344,8 @@ fn every_command_has_help_and_a_wrong_flag_is_wrong_usage() {
         &["show", "--help"],
         &["list", "--help"],
         &["report", "--help"],
+        #[cfg(feature = "tui")]
+        &["top", "--help"],
         &["prices", "--help"],
         &["prices", "check", "--help"],
         &["config", "--help"],
