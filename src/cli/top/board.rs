@@ -7,7 +7,7 @@ use super::news::{News, TurnCost};
 use super::sums::Sums;
 use crate::cli::answers::TurnSoFar;
 use crate::report::{CostFigures, report_time};
-use crate::turn::{ConversationId, Label, StepMetrics, StoredTurn, TurnId, Usage};
+use crate::turn::{ConversationId, Label, Millis, StepMetrics, StoredTurn, TurnId, Usage};
 
 /// How many open turns are held. A turn beyond that shows again when it changes.
 const MAX_OPEN: usize = 1000;
@@ -208,7 +208,7 @@ impl Board {
 }
 
 fn slowest_ttft(steps: &[StepMetrics]) -> Option<f64> {
-    steps.iter().filter_map(|step| step.times.ttft).map(|ttft| ttft.get()).max_by(f64::total_cmp)
+    steps.iter().filter_map(|step| step.times.ttft).map(Millis::get).max_by(f64::total_cmp)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::cli::answers::ReportAnswer;
 use crate::cli::client::{Client, ClientError, Query};
 use crate::cli::output::plain_json;
 use crate::clock::{Clock, SystemClock};
-use crate::report::Zone;
+use crate::report::{PicoDollars, Zone};
 
 /// Clocks that differ by less than this are taken as equal. The server tells its time in whole seconds.
 const SAME_TIME_MS: i64 = 2000;
@@ -51,7 +51,7 @@ impl Sums {
         let (today_json, today) = client.ask("/stats", &query)?;
         models.rows.sort_by_key(|row| {
             let tokens = row.usage.input_tokens.saturating_add(row.usage.output_tokens);
-            std::cmp::Reverse((row.cost.usd.map(|usd| usd.get()), tokens))
+            std::cmp::Reverse((row.cost.usd.map(PicoDollars::get), tokens))
         });
         let json = format!(
             r#"{{"at":{now},"today":{},"lastHour":{},"lastHourByModel":{}}}"#,
