@@ -88,10 +88,10 @@ impl Iterator for History {
 
     fn next(&mut self) -> Option<SimulatedLine> {
         loop {
-            if let Some(agent) = self.current.and_then(|current| self.agents.get_mut(current)) {
-                if let Some(line) = agent.rest_of_turn() {
-                    return Some(SimulatedLine { conversation_id: agent.conversation_id().to_owned(), line });
-                }
+            if let Some(agent) = self.current.and_then(|current| self.agents.get_mut(current))
+                && let Some(line) = agent.rest_of_turn()
+            {
+                return Some(SimulatedLine { conversation_id: agent.conversation_id().to_owned(), line });
             }
             let (at, nth) = self.turns.pop()?;
             self.current = Some(nth);

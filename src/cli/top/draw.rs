@@ -397,7 +397,8 @@ mod tests {
     fn lines(board: &Board, now: i64, size: (u16, u16)) -> Vec<String> {
         let buffer = buffer(board, now, size, Theme::Colored);
         let rows = buffer.content().chunks(usize::from(size.0));
-        rows.map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned()).collect()
+        rows.map(|row| row.iter().map(ratatui::buffer::Cell::symbol).collect::<String>().trim_end().to_owned())
+            .collect()
     }
 
     fn busy_board() -> Board {

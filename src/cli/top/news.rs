@@ -76,7 +76,7 @@ mod tests {
         let sealed = r#"{"position":"0-1","conversationId":"c","ordinal":3,"sealedAt":5,"endedAt":4,"reason":"stop","metrics":{"turnId":"t","usage":{"inputTokens":1000,"outputTokens":40},"steps":[{"stepId":"s","usage":{"inputTokens":1000,"outputTokens":40},"ttftMs":310.25}]}}"#;
         let Some(News::Sealed(id, turn)) = read("turn-sealed", sealed) else { panic!("no sealed turn") };
         assert_eq!((id.as_str(), turn.ordinal.get(), turn.metrics.steps.len()), ("c", 3, 1));
-        assert_eq!(turn.metrics.steps[0].times.ttft.map(|ttft| ttft.get()), Some(310.25));
+        assert_eq!(turn.metrics.steps[0].times.ttft.map(crate::turn::Millis::get), Some(310.25));
         assert!(matches!(read("erased", r#"{"conversationId":"c"}"#), Some(News::Erased(id)) if id.as_str() == "c"));
         assert!(matches!(read("reset", r#"{"position":"0-1"}"#), Some(News::Reset)));
     }

@@ -163,6 +163,7 @@ mod tests {
     use crate::cli::testing::{Script, answer};
 
     /// An answer of the feed. If it is not whole, the connection breaks at its end.
+    #[expect(clippy::unnecessary_wraps, reason = "it is used in a list of answers")]
     fn stream(text: &str, is_whole: bool) -> Option<String> {
         let end = if is_whole { "0\r\n\r\n" } else { "" };
         let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
