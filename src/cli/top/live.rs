@@ -48,7 +48,7 @@ pub(super) fn run(client: &Client, server: &str, zone: Option<&Zone>) -> Result<
     let theme = if is_color_wanted() { Theme::Colored } else { Theme::Plain };
     let ahead_ms = sums.ahead_ms;
     let board = Board::new(sums, local_now().saturating_add(ahead_ms));
-    let mut live = Live { board, ahead_ms, server, theme };
+    let mut live = Live { board, ahead_ms, server, theme, drawn: None };
     runtime.block_on(live.show(client, zone, signals))
 }
 
@@ -58,6 +58,8 @@ struct Live<'a> {
     ahead_ms: i64,
     server: &'a str,
     theme: Theme,
+    /// The second that was drawn last, if nothing has changed since but the time.
+    drawn: Option<i64>,
 }
 
 impl Live<'_> {
@@ -87,7 +89,9 @@ impl Live<'_> {
                     None => return Ok(ExitCode::SUCCESS),
                 },
                 _ = frames.tick() => {
-                    self.draw(&mut screen).map_err(terminal)?;
+                    if self.drawn != Some(self.now() / 1000) {
+                        self.draw(&mut screen).map_err(terminal)?;
+                    }
                     None
                 }
                 Some(news) = news.recv() => {
@@ -102,12 +106,16 @@ impl Live<'_> {
                     }
                     let now = self.now();
                     self.board.take(news, now);
+                    self.drawn = None;
                     None
                 }
             };
             match wish {
                 Some(Wish::End) => return Ok(ExitCode::SUCCESS),
-                Some(Wish::Suspend) => suspend(&mut screen).map_err(terminal)?,
+                Some(Wish::Suspend) => {
+                    suspend(&mut screen).map_err(terminal)?;
+                    self.drawn = None;
+                }
                 Some(Wish::Redraw) => {
                     screen.forget().map_err(terminal)?;
                     self.draw(&mut screen).map_err(terminal)?;
@@ -121,9 +129,12 @@ impl Live<'_> {
         local_now().saturating_add(self.ahead_ms)
     }
 
-    fn draw(&self, screen: &mut Screen) -> io::Result<()> {
-        let view = View { board: &self.board, server: self.server, now: self.now(), theme: self.theme };
-        screen.draw(|frame| view.draw(frame))
+    fn draw(&mut self, screen: &mut Screen) -> io::Result<()> {
+        let now = self.now();
+        let view = View { board: &self.board, server: self.server, now, theme: self.theme };
+        screen.draw(|frame| view.draw(frame))?;
+        self.drawn = Some(now / 1000);
+        Ok(())
     }
 }
 
