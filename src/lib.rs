@@ -93,6 +93,7 @@
 //! | (none) | [`turn`], [`report`], [`store`], [`actors`], [`runtime`], [`recorder`] | actix, jiff, redb and serde; no server, no command line, no TLS |
 //! | `server`, on by default | `http`, `config`, `cli` and the program | actix-web, clap, `span-log` |
 //! | `prices`, on by default | `report::price`: what a step costs | genai-prices, toml |
+//! | `tui`, on by default | the command `top` | ratatui |
 //! | `mimalloc`, on by default | the allocator of the program; programs that use the library choose their own | mimalloc (in C) |
 //! | `testing` | `testing`: probe, clock, store in memory, scripts, simulated kernel | nothing |
 //! | `span-log` | `span_log`: closed spans as lines of a rotating file | tracing-subscriber |

@@ -21,6 +21,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 /// The maximum length of an answer. A full page of turns has some 100 MB if all turns have the maximum number of steps.
 const MAX_ANSWER_BYTES: u64 = 256 * 1024 * 1024;
+/// How long the feed may be silent. By default the server sends a heartbeat every 15 seconds.
+#[cfg(feature = "tui")]
+const FEED_TIMEOUT: Duration = Duration::from_mins(1);
 /// The maximum number of characters of a server's error that are shown.
 const MAX_ERROR_CHARS: usize = 500;
 
@@ -220,6 +223,26 @@ impl Client {
     /// Returns all sealed turns after a position, one a line, as a stream. Reading fails if the stream is incomplete.
     pub(super) fn export(&self, after: Option<Position>) -> Result<impl io::Read + use<>, ClientError> {
         self.stream(&after.map_or_else(|| "/export".to_owned(), |after| format!("/export?after={after}")))
+    }
+
+    /// Returns the events after the one with this id as a stream; if the id is empty, those from now on. Reading fails
+    /// if the connection breaks or is silent for a long time.
+    #[cfg(feature = "tui")]
+    pub(super) fn feed(&self, last_id: &str) -> Result<impl io::Read + use<>, ClientError> {
+        let mut request = self.agent.get(format!("{}/feed", self.url)).config();
+        request = request.timeout_global(None).timeout_per_read(Some(FEED_TIMEOUT));
+        let mut request = request.build();
+        if !last_id.is_empty() {
+            request = request.header("last-event-id", last_id);
+        }
+        Ok(self.accepted(request.call())?.into_body().into_with_config().limit(u64::MAX).reader())
+    }
+
+    /// Returns the date and time that the server shows in its answers, if it shows any.
+    #[cfg(feature = "tui")]
+    pub(super) fn date(&self) -> Result<Option<String>, ClientError> {
+        let response = self.accepted(self.agent.get(format!("{}/health", self.url)).call())?;
+        Ok(response.headers().get("date").and_then(|date| Some(date.to_str().ok()?.to_owned())))
     }
 
     fn stream(&self, path: &str) -> Result<impl io::Read + use<>, ClientError> {

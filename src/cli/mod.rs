@@ -11,6 +11,7 @@
 //! - `show`: prints the turns of a conversation.
 //! - `list`: prints a list of conversations.
 //! - `report`: prints sums over the turns of many conversations.
+//! - `top`: shows live what a server does.
 //! - `prices`: prints the prices of models.
 //! - `erase`: erases a conversation.
 //! - `check`: verifies and repairs the files of a stopped server.
@@ -64,6 +65,8 @@ mod signals;
 mod table;
 #[cfg(test)]
 mod testing;
+#[cfg(feature = "tui")]
+mod top;
 
 use std::io;
 use std::process::ExitCode;
@@ -109,6 +112,8 @@ enum Command {
     List(list::Args),
     Show(show::Args),
     Report(report::Args),
+    #[cfg(feature = "tui")]
+    Top(top::Args),
     Prices(prices::Args),
     Erase(erase::Args),
     Check(check::Args),
@@ -188,6 +193,8 @@ pub fn run() -> Result<ExitCode, CliError> {
         Command::List(args) => list::run(&args),
         Command::Show(args) => show::run(&args),
         Command::Report(args) => report::run(&args),
+        #[cfg(feature = "tui")]
+        Command::Top(args) => top::run(&args),
         Command::Prices(args) => prices::run(&args),
         Command::Erase(args) => erase::run(&args),
         Command::Check(args) => check::run(args),

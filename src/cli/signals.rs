@@ -44,6 +44,11 @@ impl Signals {
     /// Listens for signals from now on. It does so on a separate thread, so that a second signal ends the process even
     /// if all other threads are busy or stuck.
     pub(super) fn listen() -> io::Result<Self> {
+        Self::listen_and(|| {})
+    }
+
+    /// Like [`Self::listen`]. Before a second signal ends the process, `clean_up` is called.
+    pub(super) fn listen_and(clean_up: fn()) -> io::Result<Self> {
         let (send_first, first) = oneshot::channel();
         let (send_ready, ready) = mpsc::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -59,7 +64,9 @@ impl Signals {
                 let _ = send_ready.send(Ok(()));
                 // Sending fails if the command has ended already.
                 let _ = send_first.send(source.next().await);
-                process::exit(source.next().await.code().into());
+                let second = source.next().await;
+                clean_up();
+                process::exit(second.code().into());
             });
         })?;
         ready.recv().map_err(io::Error::other)??;

@@ -88,11 +88,11 @@ fn an_unknown_setting_in_a_file_is_reported_with_its_line() {
     );
     assert_eq!(
         file_error("[htp]\nlisten = 1\n"),
-        "unknown setting `htp` = {...} from file F, line 1; allowed: the sections http, turns, store, store.redb, prices, reports, log, span_log"
+        "unknown setting `htp` = {...} from file F, line 1; allowed: the sections http, turns, store, store.redb, retention, prices, reports, log, span_log"
     );
     assert_eq!(
         file_error("http = 5\n"),
-        "bad value `http` = 5 from file F, line 1; allowed: the sections http, turns, store, store.redb, prices, reports, log, span_log"
+        "bad value `http` = 5 from file F, line 1; allowed: the sections http, turns, store, store.redb, retention, prices, reports, log, span_log"
     );
 }
 
@@ -186,7 +186,7 @@ fn an_environment_variable_with_the_prefix_must_name_a_setting() {
     assert_eq!(
         load_with(&[("TURN_METRICS__LISTEN", "x")]).unwrap_err().to_string(),
         "unknown setting `listen` = \"x\" from environment variable TURN_METRICS__LISTEN; allowed: the sections \
-         http, turns, store, store.redb, prices, reports, log, span_log"
+         http, turns, store, store.redb, retention, prices, reports, log, span_log"
     );
     assert!(load_with(&[("TURN_METRICS__http__listen", "127.0.0.1:1")]).is_err());
 }

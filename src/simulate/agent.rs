@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use serde_json::json;
 
 use super::line::{Ignored, line};
+use super::model::Model;
 use super::random::Random;
 use crate::settings::SimulationSettings;
 use crate::turn::{
-    ConversationId, Done, KernelEvent, Millis, Progress, StepId, StepTimes, TokenCount, TurnEvent, TurnEventKind,
-    TurnId, TurnLabels, Usage,
+    ConversationId, Done, EpochMillis, KernelEvent, KernelMoment, Millis, Progress, StepId, StepTimes, TokenCount,
+    TurnEvent, TurnEventKind, TurnId, TurnLabels, Usage,
 };
 
 /// When a conversation's history exceeds this many tokens, its kernel compacts the history.
@@ -17,7 +18,7 @@ const MAX_CONTEXT: u32 = 160_000;
 /// The size of a compacted history in tokens.
 const COMPACTED: u32 = 8_000;
 
-const MODELS: &[&str] = &["opus-sim", "sonnet-sim", "haiku-sim"];
+const PROJECTS: &[&str] = &["shop", "search", "billing", "mobile-app"];
 const WORDS: &[&str] = &["the ", "file ", "has ", "a ", "test ", "that ", "fails, ", "now ", "fixed. ", "naïve ", "✓ "];
 const TOOLS: &[&str] = &["read_file", "run_tests", "search", "edit_file"];
 const QUESTIONS: &[&str] =
@@ -36,7 +37,7 @@ struct Turn {
 enum StepEnd {
     Tool,
     Text,
-    Aborted,
+    BrokenOff,
 }
 
 #[derive(Debug, Clone)]
@@ -49,7 +50,10 @@ pub(super) struct Agent {
     turns_begun: usize,
     /// The lines of the current turn that `next_line` has not returned yet.
     lines: VecDeque<String>,
-    model: &'static str,
+    model: &'static Model,
+    project: &'static str,
+    /// The moment at which the current turn began, in milliseconds since 1970, if it is sent later than it happened.
+    past: Option<u64>,
     /// Whether the provider reports the prompt first and the output later, so that a step has two usage events.
     reports_twice: bool,
     /// The size of the history in tokens.
@@ -64,7 +68,9 @@ impl Agent {
         let context = random.within(1500..=4000);
         Self {
             conversation_id: format!("{}-{}", settings.prefix, nth + 1),
-            model: random.pick(MODELS),
+            model: Model::pick(&mut random),
+            project: random.pick(PROJECTS),
+            past: None,
             random,
             max_steps: settings.max_steps.max(1),
             max_deltas: settings.max_deltas,
@@ -85,13 +91,24 @@ impl Agent {
     pub(super) fn next_line(&mut self) -> Option<String> {
         if self.lines.is_empty() && self.turns_left > 0 {
             self.turns_left -= 1;
-            self.turns_begun += 1;
             self.run_turn();
         }
         self.lines.pop_front()
     }
 
+    /// Runs a turn that began at a moment, in milliseconds since 1970.
+    pub(super) fn run_past_turn(&mut self, began_at: u64) {
+        self.past = Some(began_at);
+        self.run_turn();
+    }
+
+    /// Returns the next line of the current turn, or `None` after its last one.
+    pub(super) fn rest_of_turn(&mut self) -> Option<String> {
+        self.lines.pop_front()
+    }
+
     fn run_turn(&mut self) {
+        self.turns_begun += 1;
         let id = format!("{}-turn-{}", self.conversation_id, self.turns_begun);
         let mut turn = Turn { id, usage: Usage::default(), context: TokenCount::ZERO, hundredths_ms: 0 };
         if self.context > MAX_CONTEXT {
@@ -99,30 +116,41 @@ impl Agent {
         }
         self.context += self.random.within(15..=400);
         self.ignore(&Ignored::Status { conversation_id: &self.conversation_id.clone(), status: "running" });
-        self.emit(&turn, TurnEventKind::Progress(Progress::Start(TurnLabels::of_model(self.model))));
+        let labels = TurnLabels {
+            model: Some(self.model.name.into()),
+            provider: Some(self.model.provider.into()),
+            project: Some(self.project.into()),
+        };
+        self.emit(&turn, TurnEventKind::Progress(Progress::Start(labels)));
         let text = self.random.pick(QUESTIONS);
         self.ignore(&Ignored::UserMessage { conversation_id: &self.conversation_id.clone(), turn_id: &turn.id, text });
 
         // The first turn always completes, so that even a short simulation shows a whole turn.
-        let aborted = self.turns_begun > 1 && self.random.once_in(6);
+        let is_broken_off = self.turns_begun > 1;
+        let is_aborted = is_broken_off && self.random.once_in(8);
+        let is_failed = is_broken_off && !is_aborted && self.random.once_in(15);
         let steps = 1 + self.random.below(self.max_steps);
         let mut reason = "max-steps";
         for index in 0..steps {
             let is_last = index + 1 == steps;
             let may_end = is_last && steps < self.max_steps.max(2);
-            match self.run_step(&mut turn, index, may_end, aborted && is_last) {
+            match self.run_step(&mut turn, index, may_end, (is_aborted || is_failed) && is_last) {
                 StepEnd::Tool => {}
                 StepEnd::Text => reason = "stop",
-                StepEnd::Aborted => reason = "aborted",
+                StepEnd::BrokenOff if is_failed => reason = "error",
+                StepEnd::BrokenOff => reason = "aborted",
             }
+        }
+        if reason == "error" {
+            self.emit(&turn, TurnEventKind::Progress(Progress::Failed));
         }
         self.finish(&turn, reason);
     }
 
-    fn run_step(&mut self, turn: &mut Turn, index: usize, may_end: bool, aborted: bool) -> StepEnd {
+    fn run_step(&mut self, turn: &mut Turn, index: usize, may_end: bool, is_broken_off: bool) -> StepEnd {
         let Ok(step_id) = StepId::new(format!("{}#{index}", turn.id)) else { return StepEnd::Tool };
         // A step that cannot be the last one may only call a tool. Such a step writes no text and has no first token.
-        let writes = may_end || aborted || index > 0 && self.random.once_in(2);
+        let writes = may_end || is_broken_off || index > 0 && self.random.once_in(2);
         let output = self.random.within(if writes { 60..=900 } else { 20..=120 });
         let usage = Usage {
             input_tokens: self.context.into(),
@@ -141,13 +169,13 @@ impl Agent {
         if writes {
             self.write_deltas(turn);
         }
-        if aborted {
+        if is_broken_off {
             let spent = if self.reports_twice { Usage { output_tokens: 1.into(), ..usage } } else { usage };
             if !self.reports_twice {
                 self.emit(turn, report(usage));
             }
             self.take(turn, spent);
-            return StepEnd::Aborted;
+            return StepEnd::BrokenOff;
         }
         if self.reports_twice {
             self.emit(turn, report(Usage { output_tokens: output.into(), ..Usage::default() }));
@@ -156,8 +184,8 @@ impl Agent {
         }
         self.take(turn, usage);
 
-        let ttft = self.random.within(15_000..=90_000);
-        let decode = output * self.random.within(700..=1900);
+        let ttft = self.random.within(self.model.ttft.clone());
+        let decode = output * self.random.within(self.model.token_time.clone());
         turn.hundredths_ms += ttft + decode;
         let times = StepTimes {
             ttft: writes.then(|| millis(ttft)).flatten(),
@@ -210,11 +238,12 @@ impl Agent {
 
     fn finish(&mut self, turn: &Turn, reason: &str) {
         // A kernel that is stopped in the middle of a turn does not report the total.
-        let added_up = reason != "aborted";
+        let added_up = !matches!(reason, "aborted" | "error");
         let done = Done {
             duration: millis(turn.hundredths_ms),
             usage: added_up.then_some(turn.usage.into()),
             context_size: added_up.then_some(turn.context),
+            ended_at: self.past.map(|began_at| ended_at(began_at, turn.hundredths_ms)),
             ..Done::because(reason)
         };
         self.emit(turn, TurnEventKind::Done(done));
@@ -223,8 +252,11 @@ impl Agent {
         self.ignore(&Ignored::Status { conversation_id, status: "idle" });
     }
 
+    /// Sends an event that does not count. Nobody sends such an event later.
     fn ignore(&mut self, event: &Ignored<'_>) {
-        self.lines.push_back(line(event));
+        if self.past.is_none() {
+            self.lines.push_back(line(event));
+        }
     }
 
     fn emit(&mut self, turn: &Turn, kind: TurnEventKind) {
@@ -234,6 +266,10 @@ impl Agent {
             self.lines.push_back(line(&KernelEvent { conversation_id, event: TurnEvent { turn_id, kind } }));
         }
     }
+}
+
+fn ended_at(began_at: u64, hundredths_ms: u32) -> KernelMoment {
+    EpochMillis::new(began_at.saturating_add(u64::from(hundredths_ms / 100))).into()
 }
 
 fn millis(hundredths: u32) -> Option<Millis> {

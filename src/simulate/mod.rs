@@ -15,17 +15,22 @@
 //! # Files
 //!
 //! - `agent`: one conversation, turn after turn.
+//! - `history`: what agents did on the days before a moment.
+//! - `model`: the models that they ask.
 //! - `line`: writes the lines of a kernel.
 //! - `random`: a generator of random numbers whose sequence never changes.
 //! - `tests`: the turns that the lines fold to.
 
 mod agent;
+mod history;
 mod line;
+mod model;
 pub(crate) mod random;
 #[cfg(test)]
 mod tests;
 
 use agent::Agent;
+pub use history::History;
 use random::Random;
 
 use crate::settings::SimulationSettings;

@@ -52,6 +52,8 @@ mod suspend;
 #[cfg(unix)]
 mod terminal;
 mod tidy;
+#[cfg(all(unix, feature = "tui"))]
+mod top;
 #[cfg(unix)]
 mod unread_log;
 mod vectors;

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::server::{Server, turn_metrics};
+use crate::server::{Client, Server, turn_metrics, until};
 
 fn run(args: &[&str]) -> Output {
     turn_metrics().args(args).output().unwrap()
@@ -111,11 +111,52 @@ fn the_output_of_config_is_a_configuration_file() {
 
 #[test]
 fn the_demo_seals_turns_shows_their_metrics_and_cleans_up() {
-    let output = run(&["demo", "--listen", "127.0.0.1:0", "--exit"]);
+    let temporary = tempfile::tempdir().unwrap();
+    let output = turn_metrics()
+        .args(["demo", "--listen", "127.0.0.1:0", "--exit"])
+        .env("TMPDIR", temporary.path())
+        .output()
+        .unwrap();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{out}{err}");
-    assert!(out.contains("curl"), "{out}");
+    assert!(out.starts_with("The dashboard: http://127.0.0.1:"), "{out}");
+    assert!(out.contains("curl") && out.contains("turns of the past 30 days"), "{out}");
     assert!(!out.contains('\u{1b}'), "colours in a pipe");
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "it leaves nothing behind");
+}
+
+#[cfg(all(unix, feature = "prices"))]
+#[test]
+fn the_demo_has_a_month_of_history_and_works_on_until_control_c() {
+    use std::io::{BufRead, BufReader};
+
+    let temporary = tempfile::tempdir().unwrap();
+    let mut command = turn_metrics();
+    command.args(["demo", "--listen", "127.0.0.1:0", "--conversations", "1", "--turns", "1"]);
+    let mut child = command.env("TMPDIR", temporary.path()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    let address = first.strip_prefix("The dashboard: http://").unwrap().strip_suffix('/').unwrap().parse().unwrap();
+    lines.find(|line| line.contains("Ctrl-C ends the service")).unwrap();
+    let mut client = Client::new(address);
+
+    let mut rows = |query: &str| client.get(&format!("/stats?{query}")).json()["rows"].as_array().unwrap().clone();
+    // The first and the last of the 31 days are not whole.
+    assert!(rows("bucket=day&tz=UTC").len() >= 29);
+    let all = &rows("bucket=all")[0];
+    assert!(all["turns"].as_u64().unwrap() > 1500 && all["cost"]["unpricedTokens"] == 0, "{all}");
+    assert!(all["cacheRate"].as_f64().unwrap() > 0.5, "{all}");
+    for (by, count) in [("model", 6), ("provider", 3), ("project", 4), ("reason", 4)] {
+        assert_eq!(rows(&format!("bucket=all&by={by}")).len(), count, "{by}");
+    }
+    until("a turn is sealed live", || {
+        client.get("/conversations?prefix=live-").json()["conversations"].as_array().unwrap().first().cloned()
+    });
+
+    let kill = format!("kill -INT {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "it leaves nothing behind");
 }
 
 #[test]
@@ -344,6 +385,8 @@ fn every_command_has_help_and_a_wrong_flag_is_wrong_usage() {
         &["show", "--help"],
         &["list", "--help"],
         &["report", "--help"],
+        #[cfg(feature = "tui")]
+        &["top", "--help"],
         &["prices", "--help"],
         &["prices", "check", "--help"],
         &["config", "--help"],

@@ -38,6 +38,12 @@ impl Terminal {
         self.outside.try_clone().unwrap()
     }
 
+    /// Returns the settings of the terminal, such as whether it echoes keys.
+    #[cfg(feature = "tui")]
+    pub(crate) fn modes(&self) -> String {
+        format!("{:?}", rustix::termios::tcgetattr(&self.inside).unwrap())
+    }
+
     /// Stops all output, as Ctrl-S does.
     pub(crate) fn stop(&self) {
         tcflow(&self.inside, Action::OOff).unwrap();
@@ -130,6 +136,8 @@ fn a_dumb_or_nameless_terminal_gets_no_escapes_and_another_one_does() {
         (&["list", "--server", &url], true),
         (&["report", "--server", &url], true),
         (&["prices", "m", "--server", &url], true),
+        #[cfg(feature = "tui")]
+        (&["top", "--server", &url], true),
         (&["--help"], true),
         (&["--nonsense"], true),
         (&["demo", "--listen", "127.0.0.1:0", "--exit", "--conversations", "1", "--turns", "1"], true),

@@ -4,7 +4,6 @@ use super::conversation::ConversationRecord;
 use super::damaged::DamagedRecord;
 use super::{decode_plain, encode_plain};
 use crate::report::ConversationSums;
-use crate::turn::EpochMillis;
 
 /// What is known of the turns of a conversation that were dropped: its first turns, up to an ordinal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,11 +32,6 @@ impl Dropped {
     /// Returns the ordinal of the last dropped turn.
     pub(crate) fn last(&self) -> u64 {
         self.record.sealed_turns
-    }
-
-    /// Returns the moment of the last sealing among the dropped turns.
-    pub(crate) fn last_sealed_at(&self) -> EpochMillis {
-        self.record.last_sealed_at
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, DamagedRecord> {
