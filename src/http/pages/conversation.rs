@@ -11,12 +11,13 @@ use super::charts::waterfall::{SpanKind, WaterfallRow, waterfall, waterfall_lege
 use super::figure;
 use super::layout::{Page, Place, root};
 use super::link::{self, of_conversation, with_query};
+use super::live::{Followed, live};
 use super::panel::{ChartKind, chart, panel, scrolling, tile};
 use super::view::View;
-use crate::actors::ListTurns;
+use crate::actors::{ListSealed, ListTurns};
 use crate::deceptive::plain;
 use crate::http::error::ApiError;
-use crate::http::resources::api::{Api, ask_store};
+use crate::http::resources::api::{Api, ask_sealed, ask_store};
 use crate::http::resources::path_id::PathId;
 use crate::http::resources::query::Query;
 use crate::http::resources::summary::Life;
@@ -51,6 +52,8 @@ async fn page(api: &Api, id: &ConversationId, request: &HttpRequest) -> Result<P
     let view = View::read(api, &query, "7d")?;
     let before = query.number("before", 2..=(1 << 53) - 1)?;
     let _inside = api.summaries.enter().await?;
+    // The live part continues here. It passes over turns that are sealed before the page reads them.
+    let position = ask_sealed(&api.handles.reads.list_sealed, ListSealed { after: None, limit: 0 }).await?.latest;
     let open = open_turns(api, id).await.map_err(|_| ApiError::ReadFailed)?;
     let mut life = Life::new();
     life.read(api, id, open.sealed_turns).await?;
@@ -71,7 +74,10 @@ async fn page(api: &Api, id: &ConversationId, request: &HttpRequest) -> Result<P
         @if life.turns > 0 {
             (panel("summary", "Whole life", "", Some(&resource("summary", "")), &summary(&life, &open, &view)))
         }
-        @if before.is_none() && !open.turns.is_empty() { (open_list(&open, &turns_api)) }
+        @if before.is_none() {
+            (live(&root, &view, position, Followed::Conversation { id, known: open.sealed_turns }))
+            @if !open.turns.is_empty() { (open_list(&open, &turns_api)) }
+        }
         @if !turns.is_empty() {
             @if turns.len() > 1 { div class="charts" { (charts(&turns, &turns_api)) } }
             (panel("turns", "Turns", "Steps are drawn one after the other; kernels do not say when a step began.", Some(&turns_api),

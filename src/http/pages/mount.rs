@@ -1,10 +1,12 @@
 //! Binds each page to its path.
 
+use actix_web::HttpRequest;
 use actix_web::web::{self, Data, ServiceConfig};
 
+use super::files::File;
 use super::{answer, conversation, conversations, files, models, overview, service};
 use crate::http::access::{
-    CONVERSATION_PAGE, CONVERSATIONS_PAGE, ICON, MODELS_PAGE, OVERVIEW_PAGE, SERVICE_PAGE, STYLE,
+    CONVERSATION_PAGE, CONVERSATIONS_PAGE, ICON, LIVE_SCRIPT, MODELS_PAGE, OVERVIEW_PAGE, SERVICE_PAGE, STYLE,
 };
 use crate::http::resources::api::Api;
 use crate::http::resources::mount::{only, read};
@@ -20,14 +22,20 @@ pub(crate) fn pages(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
             .service(only(&CONVERSATION_PAGE, read(|route| route.to(conversation::get))))
             .service(only(&MODELS_PAGE, read(|route| route.to(models::get))))
             .service(only(&SERVICE_PAGE, read(|route| route.to(service::get))))
-            .service(only(&STYLE, read(|route| route.to(files::style))))
-            .service(only(&ICON, read(|route| route.to(files::icon))))
+            .service(only(&STYLE, file(&files::STYLE)))
+            .service(only(&ICON, file(&files::ICON)))
+            .service(only(&LIVE_SCRIPT, file(&files::SCRIPT)))
             .service(
                 read(|route| route.to(answer::nothing))
                     .into_iter()
-                    .fold(web::resource("/ui{rest:.*}"), actix_web::Resource::route),
+                    .fold(web::resource(["/ui", "/ui/{rest:.*}"]), actix_web::Resource::route),
             );
     }
+}
+
+/// Returns the handlers of a file.
+fn file(file: &'static File) -> [actix_web::Route; 2] {
+    read(|route| route.to(move |request: HttpRequest| async move { file.answer(&request) }))
 }
 
 #[cfg(test)]
