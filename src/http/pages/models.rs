@@ -17,7 +17,7 @@ use crate::http::error::ApiError;
 use crate::http::resources::api::Api;
 use crate::http::resources::prices::rates;
 use crate::http::resources::query::Query;
-use crate::http::resources::stats::{self, Asked, pause_after_row};
+use crate::http::resources::stats::{Asked, UsedPrices, pause_after_row};
 use crate::readable::float;
 use crate::report::{Breakdown, BreakdownRow, Figures, Percentiles, RollupLabel};
 use crate::turn::Label;
@@ -101,14 +101,12 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
     } else {
         "Steps count for the model that they asked; turns for the model of the turn.".to_owned()
     };
-    let edition = stats::edition(api, &answered.report);
-    let prices_note = match &edition {
-        Some(edition) => format!(
-            "US dollars per million tokens, now and for short prompts. Published prices: {}, {}.",
-            edition.table, edition.date
-        ),
-        None => "US dollars per million tokens, now and for short prompts. Costs are of earlier prices.".to_owned(),
+    let used = match UsedPrices::of(api, &answered.report) {
+        UsedPrices::Of(edition) => format!("Published prices: {}, {}.", edition.table, edition.date),
+        UsedPrices::Earlier => "The costs above are still those of earlier prices.".to_owned(),
+        UsedPrices::NoEdition => "There are no published prices.".to_owned(),
     };
+    let prices_note = format!("US dollars per million tokens, now and for short prompts. {used}");
     let body = html! {
         h1 { "Models" }
         (view.controls(&[], false))

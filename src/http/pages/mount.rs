@@ -40,6 +40,7 @@ fn file(file: &'static File) -> [actix_web::Route; 2] {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use actix_web::test::TestRequest;
@@ -47,7 +48,8 @@ mod tests {
     use super::*;
     use crate::http::resources::held_bytes::{FREE_BYTES, ReadBudget};
     use crate::http::stand_in::{Answer, StandIn, ask, sealed_turns};
-    use crate::store::{CommitError, Fault, FaultKind};
+    use crate::report::{PicoDollars, PriceBook, PriceEdition, PricedStep};
+    use crate::store::{CommitError, DamageReport, Fault, FaultKind};
 
     async fn page(api: &Api, path: &str) -> Answer {
         ask(api, TestRequest::get().uri(path)).await
@@ -132,13 +134,67 @@ mod tests {
         assert!(body(&html).contains("The parts of the service do not answer."), "{html:?}");
     }
 
+    /// Prices with a name. They have no price for any model.
+    #[derive(Debug)]
+    struct Named;
+
+    impl PriceBook for Named {
+        fn price(&self, _: &PricedStep<'_>) -> Option<PicoDollars> {
+            None
+        }
+
+        fn digest(&self) -> u64 {
+            1
+        }
+
+        fn edition(&self) -> Option<PriceEdition> {
+            Some(PriceEdition { table: "of a test".to_owned(), date: "2026-01-02".to_owned() })
+        }
+    }
+
     #[actix_web::test]
-    async fn costs_of_earlier_prices_name_no_edition() {
-        let api = StandIn { turns: sealed_turns(3), is_repricing: true, ..StandIn::default() }.serving();
-        let html = page(&api, "/?first=1970-01-01&last=1970-01-02").await;
-        assert!(
-            body(&html).contains("by the prices before the last change") || body(&html).contains("without a price"),
-            "{html:?}"
-        );
+    async fn pages_say_by_which_prices_their_costs_are() {
+        let texts = [
+            ["prices of of a test, 2026-01-02", "Published prices: of a test, 2026-01-02."],
+            ["by the prices before the last change", "The costs above are still those of earlier prices."],
+            ["there are no published prices", "There are no published prices."],
+        ];
+        for (shown, is_repricing, has_prices) in
+            [(0, false, true), (1, true, true), (1, true, false), (2, false, false)]
+        {
+            let api = StandIn { turns: sealed_turns(3), is_repricing, ..StandIn::default() }.serving();
+            let api = if has_prices { api.with_prices(Arc::new(Named)) } else { api };
+            for (nth, path) in ["/", "/ui/models"].into_iter().enumerate() {
+                let answer = page(&api, &format!("{path}?first=1970-01-01&last=1970-01-02")).await;
+                for (place, text) in texts.iter().enumerate() {
+                    assert_eq!(body(&answer).contains(text[nth]), place == shown, "{path}: {}: {answer:?}", text[nth]);
+                }
+            }
+        }
+    }
+
+    #[actix_web::test]
+    async fn the_service_page_reports_damage() {
+        let damage = DamageReport { left_out_records: 3, findings: 2, scrub_passes: 1, scrubbed_rows: 9 };
+        for (damage, is_shown) in [(damage, true), (DamageReport::default(), false)] {
+            let api = StandIn { check: Some(Ok(())), damage, ..StandIn::default() }.serving();
+            let answer = page(&api, "/ui/service").await;
+            let html = body(&answer);
+            assert!(html.contains("Ready: a durable write works."), "{html}");
+            assert_eq!(html.contains("turn-metrics check --repair"), is_shown, "{html}");
+            for text in [r#"title="3 records""#, r#"title="2 findings""#] {
+                assert_eq!(html.contains(text), is_shown, "{text}: {html}");
+            }
+        }
+    }
+
+    #[actix_web::test]
+    async fn the_service_page_waits_for_all_parts_at_the_same_time() {
+        let api = StandIn::default().serving();
+        tokio::time::pause();
+        let started = tokio::time::Instant::now();
+        let answer = page(&api, "/ui/service").await;
+        assert!(body(&answer).contains("Not ready: "), "{answer:?}");
+        assert_eq!(started.elapsed().as_secs(), 5);
     }
 }

@@ -22,11 +22,9 @@ use crate::deceptive::plain;
 use crate::http::error::ApiError;
 use crate::http::resources::api::{Api, ask_sealed};
 use crate::http::resources::query::Query;
-use crate::http::resources::stats::{self, Answered, Asked, pause_after_row};
+use crate::http::resources::stats::{Answered, Asked, UsedPrices, pause_after_row};
 use crate::readable::float;
-use crate::report::{
-    BreakdownRow, Cost, CostFigures, Figures, Percentiles, Period, PriceEdition, ReasonClass, report_time,
-};
+use crate::report::{BreakdownRow, Cost, CostFigures, Figures, Percentiles, Period, ReasonClass, report_time};
 use crate::store::{Position, SealedPage};
 use crate::turn::{Label, Millis};
 
@@ -66,14 +64,14 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
     let root = root(request.uri().path());
     let stats = |query: &str| format!("{root}{}", with_query("stats", query));
     let sums = Sums::of(&answered, bucket, is_by_model).await;
-    let edition = stats::edition(api, &answered.report);
+    let prices = UsedPrices::of(api, &answered.report);
     let body = html! {
         h1 { "Overview" }
         (view.controls(&[], false))
         @if sums.is_empty() {
             (nothing(latest.turns.is_empty()))
         } @else {
-            (tiles(&sums, edition.as_ref(), &root, &view))
+            (tiles(&sums, &prices, &root, &view))
             div class="charts" {
                 (charts(&sums, &view, is_by_model, &stats(&by_model)))
                 (panel("reasons", "Turns by reason", "Why the turns of this time ended.", Some(&stats(&by_reason)), &by_reason_table(&reasons)))
@@ -167,7 +165,7 @@ fn name(model: Option<&Label>, is_by_model: bool) -> String {
     }
 }
 
-fn tiles(sums: &Sums, edition: Option<&PriceEdition>, root: &str, view: &View) -> Markup {
+fn tiles(sums: &Sums, prices: &UsedPrices, root: &str, view: &View) -> Markup {
     let figures = Figures::of(&sums.total.rollup);
     let cost = sums.total.cost.figures();
     let percentiles = |of: Option<Percentiles>, show: fn(Option<f64>) -> Markup, steps: &str| {
@@ -179,7 +177,7 @@ fn tiles(sums: &Sums, edition: Option<&PriceEdition>, root: &str, view: &View) -
     };
     html! {
         dl class="tiles" {
-            (tile("Spend", &figure::single_cost(&cost), &spend_note(&cost, edition, root, view)))
+            (tile("Spend", &figure::single_cost(&cost), &spend_note(&cost, prices, root, view)))
             (tile("Tokens", &figure::tokens(figures.usage.input_tokens + figures.usage.output_tokens), &html! {
                 (figure::tokens(figures.usage.input_tokens)) " in · " (figure::tokens(figures.usage.output_tokens)) " out"
             }))
@@ -203,14 +201,18 @@ fn tiles(sums: &Sums, edition: Option<&PriceEdition>, root: &str, view: &View) -
 }
 
 /// Says with which prices the cost was computed, or what it leaves out, and where to look further.
-fn spend_note(cost: &CostFigures, edition: Option<&PriceEdition>, root: &str, view: &View) -> Markup {
+fn spend_note(cost: &CostFigures, prices: &UsedPrices, root: &str, view: &View) -> Markup {
     let link = |path: &str, query: &str| format!("{root}ui/{}", with_query(path, query));
     html! {
+        @match prices {
+            UsedPrices::Of(edition) => { "prices of " (edition.table) ", " (edition.date) }
+            UsedPrices::Earlier => { "by the prices before the last change" }
+            UsedPrices::NoEdition => { "there are no published prices" }
+        }
         @if cost.unpriced_tokens > 0 {
-            "without " (figure::tokens(cost.unpriced_tokens)) " tokens of "
+            " · without " (figure::tokens(cost.unpriced_tokens)) " tokens of "
             a href=(link("models", &view.query())) { "models without a price" }
-        } @else if let Some(edition) = edition { "prices of " (edition.table) ", " (edition.date) }
-        @else { "by the prices before the last change" }
+        }
         " · " a href=(link("conversations", &view.query_with(&[("order", "cost")]))) { "dearest conversations" }
     }
 }

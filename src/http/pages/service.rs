@@ -15,9 +15,10 @@ use super::panel::panel;
 use super::view::View;
 use crate::http::error::ApiError;
 use crate::http::resources::api::Api;
-use crate::http::resources::health::check;
+use crate::http::resources::health::{DAMAGE_ADVICE, check};
 use crate::http::resources::query::Query;
 use crate::runtime::SystemReport;
+use crate::store::DamageReport;
 
 const PARAMETERS: &[&str] = &["tz", "range", "first", "last"];
 
@@ -33,8 +34,8 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
 async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
     let query = Query::read(request.query_string(), PARAMETERS)?;
     let view = View::read(api, &query, "7d")?;
-    let readiness = check(api).await;
-    let report = report(api).await;
+    // Neither answers while the disk is stuck, so wait for both at the same time.
+    let (readiness, report) = tokio::join!(check(api), report(api));
     let root = root(request.uri().path());
     let ready = html! {
         @match &readiness {
@@ -57,6 +58,7 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
     let body = html! {
         h1 { "Service" }
         (panel("readiness", "Readiness", "", Some(&format!("{root}ready")), &ready))
+        @if let Some(report) = &report { (damage(&report.store.damage)) }
         div class="charts" {
             @if let Some(report) = &report { (parts(report)) }
             @else { (panel("parts", "State", "", None, &html! { p role="alert" { "The parts of the service do not answer. The log may have the cause." } })) }
@@ -75,6 +77,28 @@ async fn report(api: &Api) -> Option<SystemReport> {
         Err(_) => warn!(timeout = ?PATIENCE, "a part of the system does not answer"),
     }
     None
+}
+
+/// Shows what the store knows of damage, if there is any.
+fn damage(DamageReport { left_out_records, findings, scrub_passes, .. }: &DamageReport) -> Markup {
+    if left_out_records + findings == 0 {
+        return html! {};
+    }
+    let rows = facts(&[
+        (
+            "Damaged records",
+            figure::count(*left_out_records, "records"),
+            "left out of answers; each counts at each read",
+        ),
+        ("Findings", figure::count(*findings, "findings"), "kinds of damage; their conversations take nothing new"),
+        ("Passes", figure::count(*scrub_passes, "passes"), "how many times all rows were read to find damage"),
+    ]);
+    let body = html! {
+        p class="state not-ready" role="alert" { span aria-hidden="true" { "▲ " } "A part of the stored data is damaged." }
+        p { "The rest works. To repair it, " (DAMAGE_ADVICE) "." }
+        (rows)
+    };
+    panel("damage", "Damage", "", None, &body)
 }
 
 /// Names and values, each with its meaning.

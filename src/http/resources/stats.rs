@@ -79,8 +79,28 @@ pub(crate) async fn pause_after_row(place: usize) {
     }
 }
 
+/// The prices that the costs of a report were computed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum UsedPrices {
+    /// There are no published prices. An operator's own may still be used.
+    NoEdition,
+    /// Earlier prices, until the store has computed all costs anew.
+    Earlier,
+    Of(PriceEdition),
+}
+
+impl UsedPrices {
+    pub(crate) fn of(api: &Api, report: &Report) -> Self {
+        match api.prices.edition() {
+            _ if report.is_repricing => Self::Earlier,
+            Some(edition) => Self::Of(edition),
+            None => Self::NoEdition,
+        }
+    }
+}
+
 /// Returns the edition of the prices that the costs of a report were computed with.
-pub(crate) fn edition(api: &Api, report: &Report) -> Option<PriceEdition> {
+fn edition(api: &Api, report: &Report) -> Option<PriceEdition> {
     // While the store computes costs anew, the shown costs are of earlier prices, which have no name any more.
     api.prices.edition().filter(|_| !report.is_repricing)
 }
