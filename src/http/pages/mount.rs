@@ -47,9 +47,10 @@ mod tests {
 
     use super::*;
     use crate::http::resources::held_bytes::{FREE_BYTES, ReadBudget};
-    use crate::http::stand_in::{Answer, StandIn, ask, sealed_turns};
+    use crate::http::stand_in::{Answer, StandIn, ask, get, sealed_turns};
     use crate::report::{PicoDollars, PriceBook, PriceEdition, PricedStep};
-    use crate::store::{CommitError, DamageReport, Fault, FaultKind};
+    use crate::settings::HttpSettings;
+    use crate::store::{CommitError, DamageReport, Fault, FaultKind, RangeEnd};
 
     async fn page(api: &Api, path: &str) -> Answer {
         ask(api, TestRequest::get().uri(path)).await
@@ -196,5 +197,31 @@ mod tests {
         let answer = page(&api, "/ui/service").await;
         assert!(body(&answer).contains("Not ready: "), "{answer:?}");
         assert_eq!(started.elapsed().as_secs(), 5);
+    }
+
+    #[actix_web::test]
+    async fn the_page_of_a_conversation_has_the_turns_that_the_api_lists_however_long_they_are() {
+        let turns = sealed_turns(150);
+        let bytes = get(
+            &StandIn { turns: turns.clone(), ..StandIn::default() }.serving(),
+            "/conversations/c/turns?cost=true&limit=1&after=149",
+        )
+        .await;
+        let bytes = bytes.success().len() - r#"{"turns":[],"latestOrdinal":150}"#.len();
+        for max_page_bytes in [1, 3 * bytes, usize::MAX] {
+            let settings = HttpSettings { max_page_bytes, ..HttpSettings::default() };
+            let (api, seen) = StandIn { turns: turns.clone(), ..StandIn::default() }.start_with(settings);
+            for before in ["", "&before=100"] {
+                seen.lock().unwrap().ranges.clear();
+                let list = get(&api, &format!("/conversations/c/turns?order=latest&limit=20&cost=true{before}")).await;
+                let listed = list.success().matches("\"ordinal\":").count();
+                seen.lock().unwrap().ranges.clear();
+                let answer = page(&api, &format!("/ui/conversations/c/turns?{before}")).await;
+                assert_eq!(body(&answer).matches("<article ").count(), listed, "{max_page_bytes} bytes, {before}");
+                // Only the first page reads the whole life.
+                let whole = seen.lock().unwrap().ranges.iter().filter(|range| range.end == RangeEnd::Oldest).count();
+                assert_eq!((whole > 0, body(&answer).contains("Whole life")), (before.is_empty(), before.is_empty()));
+            }
+        }
     }
 }

@@ -120,17 +120,9 @@ fn parts(SystemReport { work, store, sweeper }: &SystemReport) -> Markup {
         ("Waiting for the tables", figure::bytes(store.sizes.recent_bytes), "durable in the journal, and in memory"),
     ]);
     let lag = facts(&[
-        ("Commits waiting", figure::count(as_count(store.waiting_commits), "commits"), "not durable yet"),
-        (
-            "Messages in progress",
-            figure::count(as_count(work.in_flight), "messages"),
-            "to conversations, not answered yet",
-        ),
-        (
-            "Conversations in memory",
-            figure::count(as_count(work.active_conversations), "conversations"),
-            "with an actor",
-        ),
+        ("Commits waiting", figure::length(store.waiting_commits, "commits"), "not durable yet"),
+        ("Messages in progress", figure::length(work.in_flight, "messages"), "to conversations, not answered yet"),
+        ("Conversations in memory", figure::length(work.active_conversations, "conversations"), "with an actor"),
     ]);
     let counters = facts(&[
         ("Commits", figure::count(store.commits, "commits"), "that became durable"),
@@ -150,9 +142,4 @@ fn parts(SystemReport { work, store, sweeper }: &SystemReport) -> Markup {
         (panel("sizes", "Sizes", "Of the store.", None, &sizes))
         (panel("counters", "Since the start", "Counts of this process.", None, &counters))
     }
-}
-
-/// Converts a number of things in memory.
-fn as_count(count: usize) -> u64 {
-    count.try_into().unwrap_or(u64::MAX)
 }
