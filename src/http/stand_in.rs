@@ -362,7 +362,9 @@ pub(super) fn report_by_model(periods: &[Period], models: u64) -> Report {
         turn.model = Some(format!("m{nth}").as_str().into());
         turn.metrics.usage.input_tokens = TokenCount::new(nth).unwrap();
         for (label, rollup) in Rollup::of_turn(&turn) {
-            periods.iter().for_each(|period| breakdown.add(*period, &label, &rollup));
+            for period in periods {
+                breakdown.add(*period, &label, &rollup);
+            }
         }
     }
     Report { breakdown, is_repricing: false }

@@ -182,7 +182,7 @@ fn texts_from_outside_are_shown_as_they_are_and_never_as_markup() {
         // The pages of one conversation and of the models have one of the two in every place.
         let texts = [
             (
-                r#"&lt;script&gt;alert(1)&lt;/script&gt;&quot;' onload=x \u{202e}&amp;amp;/../%2e?#"#,
+                r"&lt;script&gt;alert(1)&lt;/script&gt;&quot;' onload=x \u{202e}&amp;amp;/../%2e?#",
                 !path.contains("models"),
             ),
             (r"&lt;/title&gt;&lt;img src=https://evil.example/x onerror=alert(1)&gt;\u{1b}\u{202e}", true),

@@ -126,8 +126,8 @@ impl Pieces for SealedList {
     }
 
     async fn read(&mut self, json: &mut Vec<u8>) -> Result<(), ApiError> {
-        let list = ListSealed { after: self.place.after, limit: self.place.left.min(TURNS_READ_AT_ONCE) };
-        let page = ask_sealed(&self.api.handles.reads.list_sealed, list).await?;
+        let asked = ListSealed { after: self.place.after, limit: self.place.left.min(TURNS_READ_AT_ONCE) };
+        let page = ask_sealed(&self.api.handles.reads.list_sealed, asked).await?;
         if self.form == Form::Lines {
             self.place.last.get_or_insert(page.latest);
         }
