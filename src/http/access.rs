@@ -87,10 +87,11 @@ pub(crate) const MODELS_PAGE: Route = Route { path: "/ui/models", methods: READ,
 pub(crate) const SERVICE_PAGE: Route = Route { path: "/ui/service", methods: READ, pages: PageAccess::OfOwnOrigin };
 pub(crate) const STYLE: Route = Route { path: "/ui/style.css", methods: READ, pages: PageAccess::Unread };
 pub(crate) const ICON: Route = Route { path: "/ui/icon.svg", methods: READ, pages: PageAccess::Unread };
+pub(crate) const LIVE_SCRIPT: Route = Route { path: "/ui/live.js", methods: READ, pages: PageAccess::Unread };
 
 /// The routes of the dashboard: its pages, and the files that they need.
-pub(crate) const PAGES: [&Route; 7] =
-    [&OVERVIEW_PAGE, &CONVERSATIONS_PAGE, &CONVERSATION_PAGE, &MODELS_PAGE, &SERVICE_PAGE, &STYLE, &ICON];
+pub(crate) const PAGES: [&Route; 8] =
+    [&OVERVIEW_PAGE, &CONVERSATIONS_PAGE, &CONVERSATION_PAGE, &MODELS_PAGE, &SERVICE_PAGE, &STYLE, &ICON, &LIVE_SCRIPT];
 
 impl PageAccess {
     /// Returns the access that web pages have to a path, which depends on the origin of the page. The path is decoded

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use actix::{Actor, ActorContext, Context, Handler, MessageResult, ResponseFuture};
 use actix_http::Request;
@@ -29,7 +30,7 @@ use crate::actors::{
     ListSealed, ListTurns, Load, Observe, ObserveError, Receipt, RetentionReport, StoreReport, SweeperReport,
     TurnReceipt, WorkCounts,
 };
-use crate::report::{Breakdown, Rollup};
+use crate::report::{Breakdown, Grouping, Period, Rollup, Selection};
 use crate::runtime::{Handles, Intake, Operations, Reads};
 use crate::settings::HttpSettings;
 use crate::store::{
@@ -38,7 +39,8 @@ use crate::store::{
 };
 use crate::testing::{Probe, Written};
 use crate::turn::{
-    ConversationId, Done, EpochMillis, OpenTurn, Ordinal, StoredTurn, TurnEvent, TurnEventKind, TurnId, Warning,
+    ConversationId, Done, EpochMillis, OpenTurn, Ordinal, StoredTurn, TokenCount, TurnEvent, TurnEventKind, TurnId,
+    Warning,
 };
 
 /// The behaviour of the system. A test sets it before the system starts.
@@ -369,6 +371,34 @@ pub(super) fn sealed_turns(count: u64) -> Vec<StoredTurn> {
             OpenTurn::new(turn_id).seal(&Done::because("stop"), EpochMillis::new(n)).at(Ordinal::new(n).unwrap())
         })
         .collect()
+}
+
+/// Returns a report with a row for each period and each of this number of models. The nth model has n tokens.
+pub(super) fn report_by_model(periods: &[Period], models: u64) -> Report {
+    let mut breakdown = Breakdown::new(Grouping { model: true, ..Grouping::default() }, Selection::default());
+    for (nth, turn) in (1..).zip(sealed_turns(models)) {
+        let mut turn = turn;
+        turn.model = Some(format!("m{nth}").as_str().into());
+        turn.metrics.usage.input_tokens = TokenCount::new(nth).unwrap();
+        for (label, rollup) in Rollup::of_turn(&turn) {
+            for period in periods {
+                breakdown.add(*period, &label, &rollup);
+            }
+        }
+    }
+    Report { breakdown, is_repricing: false }
+}
+
+/// Returns what a future returns, and how many times it let others run before.
+pub(super) async fn counting_pauses<T>(future: impl Future<Output = T>) -> (T, usize) {
+    let mut future = std::pin::pin!(future);
+    let mut pauses = 0;
+    loop {
+        match futures_util::poll!(&mut future) {
+            Poll::Ready(value) => return (value, pauses),
+            Poll::Pending => pauses += 1,
+        }
+    }
 }
 
 /// Returns a `done` event as a line.

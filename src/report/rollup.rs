@@ -145,6 +145,11 @@ impl Rollup {
         self.sums.turns
     }
 
+    /// Returns the number of tokens of prompts and output.
+    pub(crate) fn tokens(&self) -> i128 {
+        self.sums.input_tokens + self.sums.output_tokens
+    }
+
     /// Adds another rollup.
     pub fn add(&mut self, other: &Self) {
         self.sums = self.sums.zip(other.sums, |a, b| a + b);

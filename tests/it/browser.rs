@@ -4,10 +4,12 @@ mod driver;
 mod sample;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Stdio;
 
 use self::driver::Browser;
-use crate::server::Server;
+use crate::server::{Server, turn_metrics};
 
 const CHECKS: &str = include_str!("browser/checks.js");
 
@@ -109,6 +111,141 @@ fn the_keyboard_reaches_the_content_first_and_the_form_chooses_days() {
     let shown = browser.run("return document.querySelector('#spend-heading').textContent");
     assert_eq!(shown, "Spend per hour");
     assert_eq!(browser.console().len(), 0);
+}
+
+/// Starts a server at the address of one that was killed.
+fn server_at(directory: &Path, address: SocketAddr) -> Server {
+    let mut command = turn_metrics();
+    command.args(["serve", "--listen", &address.to_string(), "--data-dir"]).arg(directory);
+    Server::launch(command.stderr(Stdio::piped()))
+}
+
+fn send(server: &Server, conversation: &str, turn: &str, mut event: serde_json::Value) {
+    event["conversationId"] = conversation.into();
+    event["turnId"] = turn.into();
+    assert_eq!(server.client().post_events(&event.to_string()).status, 200);
+}
+
+fn done() -> serde_json::Value {
+    serde_json::json!({ "type": "done", "reason": "stop", "usage": { "inputTokens": 1_234_567, "outputTokens": 8 } })
+}
+
+/// Waits until the part of the page has the texts that are expected, and nothing else.
+fn await_texts(browser: &mut Browser, selector: &str, expected: &[&str]) {
+    let script = format!("return [...document.querySelectorAll('{selector}')].map((one) => one.textContent)");
+    crate::server::until(&format!("{selector} is {expected:?}"), || {
+        let texts = browser.run(&script);
+        let texts: Vec<_> = texts.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect();
+        (texts == expected).then_some(())
+    });
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver"]
+fn a_page_shows_what_happens_while_it_is_open_also_after_the_server_was_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let address = server.address;
+    send(&server, "c", "before", done());
+    let mut browser = Browser::start();
+    browser.show(1280, 900, "light");
+    browser.open(&server.url());
+    await_texts(&mut browser, "#live-state", &["connected"]);
+    await_texts(&mut browser, "#live-news", &["Nothing was sealed since this page was made."]);
+    let evil = "<img src=x onerror=alert(1)>/\u{202e}%";
+    send(&server, evil, "one", done());
+    let ids = "#live-sealed a";
+    let shown = r"<img src=x onerror=alert(1)>/\u{202e}%";
+    await_texts(&mut browser, ids, &[shown]);
+    let news = "1 turn was sealed since this page was made. Reload the page for the figures with them.";
+    await_texts(&mut browser, "#live-news", &[news]);
+    let text = browser.run("return document.querySelector('#live-sealed li').textContent");
+    assert!(text.as_str().unwrap().ends_with("stop1,234,567 tokens in · 8 out"), "{text}");
+    let wrong = browser.run(CHECKS);
+    assert_eq!(wrong.as_array().map(Vec::len), Some(0), "{wrong:#}");
+
+    server.kill();
+    await_texts(&mut browser, "#live-state", &["connecting again"]);
+    let server = server_at(directory.path(), address);
+    // The page connects again in a moment, and this turn is sealed before or after that.
+    send(&server, "d", "two", done());
+    await_texts(&mut browser, ids, &["d", shown]);
+    await_texts(&mut browser, "#live-state", &["connected"]);
+    send(&server, "e", "three", done());
+    await_texts(&mut browser, ids, &["e", "d", shown]);
+    // The links lead to the conversations.
+    let link = browser.run("return document.querySelector('#live-sealed li:last-child a').href");
+    browser.open(link.as_str().unwrap());
+    await_texts(&mut browser, "h1", &[shown]);
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver"]
+fn the_page_of_a_conversation_shows_its_open_turns_until_they_are_sealed() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let start = || serde_json::json!({ "type": "turn-start", "model": "m" });
+    send(&server, "c/1", "sealed", done());
+    send(&server, "c/1", "first", start());
+    let mut browser = Browser::start();
+    browser.show(390, 900, "dark");
+    browser.open(&format!("{}/ui/conversations/c%2F1/turns", server.url()));
+    await_texts(&mut browser, "#live-open li", &["openfirstm0 tokens in · 0 out · 0 steps"]);
+    // The list that the page was made with would now show an older state.
+    assert_eq!(browser.run("return document.querySelector('#open-turns').closest('section').hidden"), true);
+    let usage = serde_json::json!({ "inputTokens": 4321, "outputTokens": 7 });
+    send(&server, "c/1", "first", serde_json::json!({ "type": "usage", "stepId": "s", "usage": usage }));
+    await_texts(&mut browser, "#live-open li", &["openfirstm4,321 tokens in · 7 out · 1 steps"]);
+    let wrong = browser.run(CHECKS);
+    assert_eq!(wrong.as_array().map(Vec::len), Some(0), "{wrong:#}");
+    send(&server, "other", "t", done());
+    send(&server, "c/1", "first", serde_json::json!({ "type": "done", "reason": "error" }));
+    await_texts(&mut browser, "#live-open li", &[]);
+    await_texts(&mut browser, "#live-sealed .badge", &["error"]);
+    let news = "1 turn was sealed since this page was made. Reload the page for the figures with them.";
+    await_texts(&mut browser, "#live-news", &[news]);
+    browser.run("document.querySelector('#live-news a').click()");
+    await_texts(&mut browser, ".turns h3", &["Turn 2", "Turn 1"]);
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver"]
+fn a_page_says_that_it_is_out_of_date_when_the_server_has_another_history() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(one.path());
+    let address = server.address;
+    let mut browser = Browser::start();
+    browser.open(&server.url());
+    await_texts(&mut browser, "#live-state", &["connected"]);
+    server.kill();
+    let server = server_at(other.path(), address);
+    let news = "This page is out of date: the service has another history now. Reload the page.";
+    await_texts(&mut browser, "#live-news", &[news]);
+    send(&server, "c", "t", done());
+    browser.run("document.querySelector('#live-news a').click()");
+    await_texts(&mut browser, "#latest-heading", &["Latest turns"]);
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver"]
+fn the_focus_is_visible_wherever_the_keyboard_leads() {
+    let (_directory, server) = server();
+    let mut browser = Browser::start();
+    for theme in ["light", "dark"] {
+        browser.show(1280, 900, theme);
+        for (name, path) in pages() {
+            browser.open(&format!("{}{path}", server.url()));
+            for _ in 0..12 {
+                browser.press(&[TAB]);
+                let focus = browser.run(
+                    "const at = document.activeElement, style = getComputedStyle(at);
+                     return [at.tagName, style.outlineStyle, style.outlineWidth];",
+                );
+                let is_visible = focus[0] == "BODY" || focus[1] == "solid" && focus[2] == "3px";
+                assert!(is_visible, "{name}, {theme}: {focus}");
+            }
+        }
+    }
 }
 
 /// The pictures of the documents. With `UPDATE_SCREENSHOTS=1` this test writes them into `docs/`.

@@ -14,6 +14,7 @@ struct EventSource {
     stream: BufReader<TcpStream>,
     /// The bytes of the current chunk that were not read yet.
     chunk: usize,
+    /// The last id of the blocks that came whole.
     last_id: String,
 }
 
@@ -56,10 +57,8 @@ impl EventSource {
     /// Opens a stream that has begun when this returns.
     fn begin(server: &Server, query: &str) -> Self {
         let mut source = Self::open(server, query, "");
-        while source.last_id.is_empty() {
-            let line = source.line().unwrap().expect("the stream has ended");
-            line.strip_prefix("id: ").unwrap_or_default().clone_into(&mut source.last_id);
-        }
+        source.block().unwrap().expect("the stream has ended");
+        assert!(!source.last_id.is_empty());
         source
     }
 
@@ -95,20 +94,31 @@ impl EventSource {
         }
     }
 
-    fn event(&mut self) -> std::io::Result<Option<Event>> {
-        let (mut name, mut data) = (String::new(), String::new());
+    /// Returns the name and the data of the next block, up to its empty line. A block without data is no event. The id
+    /// of a block that breaks off does not count.
+    fn block(&mut self) -> std::io::Result<Option<(String, String)>> {
+        let (mut name, mut data, mut id) = (String::new(), String::new(), None);
         while let Some(line) = self.line()? {
             match line.split_once(": ") {
-                Some(("id", id)) => id.clone_into(&mut self.last_id),
+                Some(("id", text)) => id = Some(text.to_owned()),
                 Some(("event", event)) => event.clone_into(&mut name),
                 Some(("data", text)) => data += text,
                 Some(("" | "retry", _)) => {}
-                None if line.is_empty() && data.is_empty() => name.clear(),
                 None if line.is_empty() => {
-                    let data = serde_json::from_str(&data).unwrap();
-                    return Ok(Some(Event { name, id: self.last_id.clone(), data }));
+                    self.last_id = id.unwrap_or_else(|| self.last_id.clone());
+                    return Ok(Some((name, data)));
                 }
                 _ => panic!("no line of an event: {line:?}"),
+            }
+        }
+        Ok(None)
+    }
+
+    fn event(&mut self) -> std::io::Result<Option<Event>> {
+        while let Some((name, data)) = self.block()? {
+            if !data.is_empty() {
+                let data = serde_json::from_str(&data).unwrap();
+                return Ok(Some(Event { name, id: self.last_id.clone(), data }));
             }
         }
         Ok(None)
@@ -164,7 +174,7 @@ fn a_reader_that_connects_again_after_a_crash_has_every_acknowledged_turn_once_a
         while let Ok(Some(event)) = source.event() {
             seen.push((number(&event.id), event.data["metrics"]["turnId"].as_str().unwrap().to_owned()));
         }
-        last_id = format!("{}-{:016x}", source.last_id.split_once('-').unwrap().0, seen.last().unwrap().0);
+        last_id = source.last_id;
     }
     let server = Server::start(directory.path());
     let mut source = EventSource::open(&server, "", &last_id);
@@ -255,12 +265,12 @@ fn a_reader_that_takes_nothing_is_closed_and_can_continue() {
         assert_eq!(number(&event.id), seen);
     }
     assert!(seen < turns, "it was not closed");
+    let last_id = source.last_id.clone();
     drop(source);
     // It continues in the place that the second reader leaves.
     assert_eq!(server.client().post_events(&done("c", turns + 1)).status, 200);
-    let (id, _) = second.sealed();
+    second.sealed();
     drop(second);
-    let last_id = format!("{}-{seen:016x}", id.split_once('-').unwrap().0);
     let mut more = turns + 2..;
     let mut again = until("the place is free", || {
         // Only an event that cannot be written shows the server that the second reader has gone.

@@ -98,8 +98,14 @@ fn assert_is_a_safe_page(path: &str, answer: &Answer) {
     }
     assert!(answer.header("access-control-allow-origin").is_none(), "{path}");
     let html = &answer.body;
+    // The one script is a file.
+    let scripts = html.split("<script").skip(1);
+    for script in scripts {
+        let is_file = script.starts_with(" src=\"") && script.contains("ui/live.js?v=");
+        assert!(is_file && script.contains(" defer></script>"), "{path}: <script{script}");
+    }
     for (element, attributes) in elements(html) {
-        let forbidden = ["script", "style", "iframe", "base", "object", "embed"];
+        let forbidden = ["style", "iframe", "base", "object", "embed"];
         assert!(!forbidden.contains(&element.as_str()), "{path} has <{element}>");
         for (name, value) in attributes {
             assert!(name != "style" && !name.starts_with("on"), "{path}: {name} of <{element}>");
@@ -131,7 +137,7 @@ fn every_page_is_safe_and_every_link_of_it_leads_somewhere() {
     while let Some(path) = open.pop() {
         let answer = client.get(&path);
         let is_page = path == "/" || path.starts_with("/?") || path.starts_with("/ui/");
-        let is_file = path.contains("/ui/style.css") || path.contains("/ui/icon.svg");
+        let is_file = ["style.css", "icon.svg", "live.js"].iter().any(|file| path.contains(&format!("/ui/{file}?v=")));
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         if is_file {
             assert_eq!(answer.header("cache-control"), Some("max-age=31536000, immutable"), "{path}");
@@ -149,8 +155,18 @@ fn every_page_is_safe_and_every_link_of_it_leads_somewhere() {
         seen.insert(path);
         assert!(seen.len() < 300, "the pages have too many addresses: {seen:#?}");
     }
-    for part in ["/stats?", "/conversations?", "/prices?", "/summary", "/turns?order=latest", "/ready", "style.css?v="]
-    {
+    for part in [
+        "/stats?",
+        "/conversations?",
+        "/prices?",
+        "/summary",
+        "/turns?order=latest",
+        "/turns?after=",
+        "/ready",
+        "style.css?v=",
+        "icon.svg?v=",
+        "live.js?v=",
+    ] {
         assert!(seen.iter().any(|path| path.contains(part)), "no page links to {part}");
     }
     assert!(seen.iter().any(|path| path.contains("%3Cscript%3E") && path.contains("/summary")), "{seen:#?}");
@@ -163,11 +179,18 @@ fn texts_from_outside_are_shown_as_they_are_and_never_as_markup() {
     let evil = format!("/ui/conversations/{}/turns", encode(EVIL));
     for path in ["/", &format!("/?{TIME}"), "/ui/conversations", &evil, &format!("/ui/models?{TIME}")] {
         let html = page(&mut client, path);
-        assert!(
-            html.contains("&lt;script&gt;alert(1)&lt;/script&gt;") || html.contains("&lt;/title&gt;&lt;img"),
-            "{path}"
-        );
-        assert!(html.contains("\\u{202e}"), "{path}");
+        // The pages of one conversation and of the models have one of the two in every place.
+        let texts = [
+            (
+                r"&lt;script&gt;alert(1)&lt;/script&gt;&quot;' onload=x \u{202e}&amp;amp;/../%2e?#",
+                !path.contains("models"),
+            ),
+            (r"&lt;/title&gt;&lt;img src=https://evil.example/x onerror=alert(1)&gt;\u{1b}\u{202e}", true),
+        ];
+        for (text, is_shown) in texts {
+            assert_eq!(html.contains(text), is_shown, "{path}: {text}");
+        }
+        assert!(!html.contains("alert(1)\"") && !html.contains("<img"), "{path}");
     }
     let open = page(&mut client, "/ui/conversations/c1/turns");
     assert!(of_panel(&open, "open").contains("open&lt;b&gt;"), "{open}");
@@ -454,6 +477,25 @@ fn the_page_of_a_conversation_has_its_summary_and_all_its_turns() {
 }
 
 #[test]
+fn the_latest_turns_are_those_of_the_list_of_all_turns_and_the_live_part_begins_behind_them() {
+    let (_directory, server) = server();
+    let mut client = server.client();
+    let html = page(&mut client, "/");
+    let answer = api(&mut client, "/", &html, "latest");
+    let listed = answer["turns"].as_array().unwrap();
+    assert_eq!(listed.len(), 12);
+    let shown: Vec<_> =
+        rows(of_panel(&html, "latest")).into_iter().map(|(name, cells)| (name, cells[0].clone())).collect();
+    let is_plain = |turn: &&Value| turn["conversationId"] != EVIL;
+    let expected = listed.iter().rev().filter(is_plain).map(|turn| {
+        (turn["conversationId"].as_str().unwrap().to_owned(), value(&turn["metrics"]["usage"]["inputTokens"]))
+    });
+    assert!(expected.eq(shown.into_iter().filter(|(name, _)| !name.contains("script"))), "{answer}");
+    let feed = format!("./feed?after={}", answer["next"].as_str().unwrap());
+    assert_eq!(attributes(&html, "data-feed"), [feed]);
+}
+
+#[test]
 fn an_empty_store_has_pages_that_say_so() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
@@ -481,6 +523,7 @@ fn a_failure_is_a_page_that_says_what_is_allowed() {
         ("/ui/conversations/unknown/turns", 404, "no turn of this conversation is sealed"),
         ("/ui/nowhere", 404, "there is nothing at this path"),
         ("/ui/", 404, "there is nothing at this path"),
+        ("/ui", 404, "there is nothing at this path"),
         ("/ui/conversations/a%0Ab/turns", 400, "control character"),
         ("/ui/conversations/%FF/turns", 400, "not UTF-8"),
         ("/ui/conversations/c1/turns?before=1", 400, "`before` must be a whole number from 2"),
@@ -498,6 +541,14 @@ fn a_failure_is_a_page_that_says_what_is_allowed() {
         assert_eq!(answer.status, status, "{path}: {answer:?}");
         assert_is_a_safe_page(path, &answer);
         assert!(without_tags(&answer.body).contains(text), "{path}: {}", answer.body);
+    }
+    // A path that only begins like those of the pages is none of them.
+    let answer = client.get("/uix");
+    assert_eq!((answer.status, answer.header("content-type")), (404, Some("application/json")), "{answer:?}");
+    // A file may be kept only at the address that changes with its content.
+    for path in ["/ui/style.css", "/ui/style.css?v=0", "/ui/icon.svg", "/ui/live.js?v=0000000000000000"] {
+        let answer = client.get(path);
+        assert_eq!((answer.status, answer.header("cache-control")), (200, Some("no-cache")), "{path}");
     }
     // Other methods are refused as everywhere.
     let answer = client.send("POST", "/", &[], b"").unwrap();

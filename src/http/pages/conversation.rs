@@ -1,8 +1,11 @@
 //! The page `/ui/conversations/{id}/turns`: the turns of one conversation.
 
+use std::collections::VecDeque;
+
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use maud::{Markup, html};
+use tracing::error;
 
 use super::answer::answer;
 use super::charts::chart::{Chart, Series, Slot};
@@ -11,15 +14,17 @@ use super::charts::waterfall::{SpanKind, WaterfallRow, waterfall, waterfall_lege
 use super::figure;
 use super::layout::{Page, Place, root};
 use super::link::{self, of_conversation, with_query};
+use super::live::{Followed, live};
 use super::panel::{ChartKind, chart, panel, scrolling, tile};
 use super::view::View;
-use crate::actors::ListTurns;
+use crate::actors::{ListSealed, ListTurns};
 use crate::deceptive::plain;
 use crate::http::error::ApiError;
-use crate::http::resources::api::{Api, ask_store};
+use crate::http::resources::api::{Api, ask_sealed, ask_store};
 use crate::http::resources::path_id::PathId;
 use crate::http::resources::query::Query;
 use crate::http::resources::summary::Life;
+use crate::http::resources::turn_list::write_with_cost;
 use crate::http::resources::turns::open_turns;
 use crate::readable::float;
 use crate::report::{Cost, Figures, report_time};
@@ -51,11 +56,16 @@ async fn page(api: &Api, id: &ConversationId, request: &HttpRequest) -> Result<P
     let view = View::read(api, &query, "7d")?;
     let before = query.number("before", 2..=(1 << 53) - 1)?;
     let _inside = api.summaries.enter().await?;
+    // The live part continues here. It passes over turns that are sealed before the page reads them.
+    let position = ask_sealed(&api.handles.reads.list_sealed, ListSealed { after: None, limit: 0 }).await?.latest;
     let open = open_turns(api, id).await.map_err(|_| ApiError::ReadFailed)?;
-    let mut life = Life::new();
-    life.read(api, id, open.sealed_turns).await?;
-    if life.turns == 0 && open.turns.is_empty() {
+    if open.sealed_turns == 0 && open.turns.is_empty() {
         return Err(ApiError::UnknownConversation);
+    }
+    // The sums need all turns of the conversation, so only the first page has them.
+    let mut life = Life::new();
+    if before.is_none() {
+        life.read(api, id, open.sealed_turns).await?;
     }
     let turns = turns_before(api, id, before.unwrap_or(u64::MAX).min(open.sealed_turns.saturating_add(1))).await?;
     let root = root(request.uri().path());
@@ -71,33 +81,49 @@ async fn page(api: &Api, id: &ConversationId, request: &HttpRequest) -> Result<P
         @if life.turns > 0 {
             (panel("summary", "Whole life", "", Some(&resource("summary", "")), &summary(&life, &open, &view)))
         }
-        @if before.is_none() && !open.turns.is_empty() { (open_list(&open, &turns_api)) }
+        @if before.is_none() {
+            (live(&root, &view, position, Followed::Conversation { id, known: open.sealed_turns }))
+            @if !open.turns.is_empty() { (open_list(&open, &turns_api)) }
+        }
         @if !turns.is_empty() {
             @if turns.len() > 1 { div class="charts" { (charts(&turns, &turns_api)) } }
             (panel("turns", "Turns", "Steps are drawn one after the other; kernels do not say when a step began.", Some(&turns_api),
                 &html! { (waterfall_legend()) (turn_list(api, &view, &turns)) }))
-        } @else if life.turns > 0 {
+        } @else if before.is_some() {
             section class="card empty" { h2 { "There are no turns before this one" } }
         }
-        (pages(&view, &life, &turns, before))
+        (pages(&view, open.sealed_turns, &turns, before))
     };
     let title = plain(id.as_str());
     Ok(Page { title, carried: view.zone_query(), zone: Some(view.zone.name().to_owned()), body })
 }
 
-/// Returns the latest turns before an ordinal, in the order of their ordinals.
+/// Returns the latest turns before an ordinal, in the order of their ordinals. They are those that the API lists, which
+/// are fewer than asked for if they are long.
 async fn turns_before(api: &Api, id: &ConversationId, mut before: u64) -> Result<Vec<StoredTurn>, ApiError> {
-    let mut turns = Vec::new();
-    // A list of long turns is shorter than asked for.
-    while turns.len() < LIMIT {
+    let mut turns = VecDeque::new();
+    let mut left_bytes = api.settings.max_page_bytes;
+    let mut json = Vec::new();
+    // The store returns fewer long turns than it is asked for.
+    while turns.len() < LIMIT && left_bytes > 0 {
         let range = TurnRange { before: Some(before), ..TurnRange::latest(id.clone(), LIMIT - turns.len()) };
-        let mut earlier = ask_store(&api.handles.reads.list_turns, ListTurns(range)).await?;
+        let earlier = ask_store(&api.handles.reads.list_turns, ListTurns(range)).await?;
         let Some(first) = earlier.first() else { break };
         before = first.ordinal.get();
-        earlier.append(&mut turns);
-        turns = earlier;
+        for turn in earlier.into_iter().rev() {
+            if left_bytes == 0 {
+                break;
+            }
+            json.clear();
+            write_with_cost(&turn, &*api.prices, &mut json).map_err(|cause| {
+                error!(%cause, "the length of a turn as JSON is not known");
+                ApiError::ReadFailed
+            })?;
+            left_bytes = left_bytes.saturating_sub(json.len());
+            turns.push_front(turn);
+        }
     }
-    Ok(turns)
+    Ok(turns.into())
 }
 
 fn summary(life: &Life, open: &OpenTurns, view: &View) -> Markup {
@@ -231,14 +257,9 @@ fn numbers(usage: Usage, steps: &[StepMetrics], duration: Option<Millis>) -> Mar
             div { dt { "cache write" } dd { (figure::optional_tokens(usage.cache_write_tokens.map(TokenCount::get))) } }
             div { dt { "first token" } dd { (figure::duration(ttft.map(Millis::get))) } }
             div { dt { "duration" } dd { (figure::duration(duration.map(Millis::get))) } }
-            div { dt { "steps" } dd { (figure::count(as_count(steps.len()), "steps")) } }
+            div { dt { "steps" } dd { (figure::length(steps.len(), "steps")) } }
         }
     }
-}
-
-/// Converts a number of steps.
-fn as_count(count: usize) -> u64 {
-    count.try_into().unwrap_or(u64::MAX)
 }
 
 /// Returns the rows of a turn's waterfall.
@@ -348,15 +369,15 @@ fn open_list(open: &OpenTurns, api: &str) -> Markup {
     panel("open", "Open turns", "With what their events have reported so far.", Some(api), &body)
 }
 
-fn pages(view: &View, life: &Life, turns: &[StoredTurn], before: Option<u64>) -> Markup {
+/// Returns the links to other pages. `latest` is the ordinal of the latest turn.
+fn pages(view: &View, latest: u64, turns: &[StoredTurn], before: Option<u64>) -> Markup {
     let first = turns.first().map(|turn| turn.ordinal.get());
-    let latest = life.latest.as_ref().map(|latest| latest.ordinal.get());
     let newer = turns.last().map(|turn| turn.ordinal.get().saturating_add(LIMIT as u64 + 1));
     let at = |before: u64| view.query_at(before);
     html! {
         nav class="pages" aria-label="Pages of the turns" {
             @if before.is_some() { a class="button" href={ "?" (view.zone_query()) } { "Latest turns" } }
-            @if let Some(newer) = newer.filter(|newer| before.is_some() && latest.is_some_and(|latest| *newer <= latest)) {
+            @if let Some(newer) = newer.filter(|newer| before.is_some() && *newer <= latest) {
                 a class="button" rel="prev" href={ "?" (at(newer)) } { "Newer turns" }
             }
             @if let Some(first) = first.filter(|first| *first > 1) {

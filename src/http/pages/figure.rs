@@ -28,6 +28,11 @@ pub(crate) fn count(count: impl Into<i128>, of: &str) -> Markup {
     data(&count.to_string(), &format!("{} {of}", readable::grouped(count)), &readable::count(count))
 }
 
+/// Shows how many things are in memory.
+pub(crate) fn length(length: usize, of: &str) -> Markup {
+    count(u64::try_from(length).unwrap_or(u64::MAX), of)
+}
+
 /// Shows a count of tokens.
 pub(crate) fn tokens(tokens: impl Into<i128>) -> Markup {
     count(tokens, "tokens")

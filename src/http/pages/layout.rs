@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, html};
 
 use super::charts::chart::patterns;
-use super::files::style_address;
+use super::files::{ICON, STYLE};
 use super::link::with_query;
 
 /// The pages that are listed at the top of every page.
@@ -66,8 +66,8 @@ pub(crate) fn whole(root: &str, place: Place, page: &Page) -> Markup {
                 meta name="color-scheme" content="light dark";
                 meta name="referrer" content="no-referrer";
                 title { (page.title) " · turn-metrics" }
-                link rel="icon" type="image/svg+xml" href={ (root) "ui/icon.svg" };
-                link rel="stylesheet" href={ (root) (style_address()) };
+                link rel="icon" type="image/svg+xml" href={ (root) (ICON.address()) };
+                link rel="stylesheet" href={ (root) (STYLE.address()) };
             }
             body {
                 a class="skip" href="#main" { "Skip to the content" }

@@ -1,8 +1,9 @@
 //! The dashboard: pages for people, rendered by the server.
 //!
 //! Every figure of a page is one that the API has. A page asks the question of an API resource by that resource's own
-//! query, and links to it, so that the reader can check the figure. The pages have no script, load nothing from
-//! elsewhere, and work without anything but this server.
+//! query, and links to it, so that the reader can check the figure. The pages load nothing from elsewhere, and work
+//! without anything but this server. Their one script, `live.js`, shows what the feed sends after a page was made; the
+//! pages are complete without it.
 //!
 //! Invariants: a page reads the store through messages only, and holds no more of it than the resource would. No text
 //! from outside becomes markup. The markup has no styles, which the content security policy forbids.
@@ -25,8 +26,9 @@
 //! - `panel`: a chart or a table with its heading, its table and its link to the API.
 //! - `figure`: numbers, times and names as markup, with the exact value beside the short one.
 //! - `link`: addresses.
+//! - `live`: what the feed sends after the page was made.
 //! - `charts`: charts as SVG.
-//! - `files`: the style sheet and the icon.
+//! - `files`: the style sheet, the icon and the script.
 
 pub(crate) mod answer;
 pub(crate) mod charts;
@@ -36,6 +38,7 @@ pub(crate) mod figure;
 pub(crate) mod files;
 pub(crate) mod layout;
 pub(crate) mod link;
+pub(crate) mod live;
 pub(crate) mod models;
 pub(crate) mod mount;
 pub(crate) mod overview;

@@ -11,16 +11,15 @@ use super::charts::meter::meter;
 use super::figure;
 use super::layout::{Page, Place, root};
 use super::link::{self, with_query};
-use super::overview::tokens_of;
 use super::panel::{panel, scrolling};
 use super::view::View;
 use crate::http::error::ApiError;
 use crate::http::resources::api::Api;
 use crate::http::resources::prices::rates;
 use crate::http::resources::query::Query;
-use crate::http::resources::stats::{self, Asked};
+use crate::http::resources::stats::{Asked, UsedPrices, pause_after_row};
 use crate::readable::float;
-use crate::report::{BreakdownRow, Figures, Percentiles, RollupLabel};
+use crate::report::{Breakdown, BreakdownRow, Figures, Percentiles, RollupLabel};
 use crate::turn::Label;
 
 const PARAMETERS: &[&str] = &["range", "first", "last", "tz"];
@@ -32,6 +31,35 @@ const MAX_MODELS: usize = 100;
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
     let page = page(&api, &request).await;
     answer(&api, &request, Place::Models, page)
+}
+
+/// The models with the most tokens.
+struct Models<'a> {
+    shown: Vec<Model<'a>>,
+    /// The number of all models.
+    count: usize,
+    /// The tokens of all models.
+    tokens: i128,
+}
+
+impl<'a> Models<'a> {
+    /// Chooses the models of a report. There may be very many, so other requests may run on this thread meanwhile.
+    async fn of(breakdown: &'a Breakdown) -> Self {
+        let (mut rows, mut tokens) = (Vec::new(), 0);
+        for (nth, (_, label, row)) in breakdown.rows().enumerate() {
+            tokens += row.rollup.tokens();
+            rows.push((Reverse(row.rollup.tokens()), label, row));
+            pause_after_row(nth).await;
+        }
+        let count = rows.len();
+        rows.sort_unstable_by_key(|(tokens, label, _)| (*tokens, *label));
+        let mut shown = Vec::new();
+        for (nth, (_, label, row)) in rows.into_iter().take(MAX_MODELS).enumerate() {
+            shown.push(Model { label, row, figures: Figures::of(&row.rollup) });
+            pause_after_row(nth).await;
+        }
+        Self { shown, count, tokens }
+    }
 }
 
 /// A model of a provider, as the page shows it.
@@ -65,12 +93,7 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
     let asked = view.report_query("all", "model,provider");
     let answered = Asked::read(api, &asked)?.answer(api).await?;
     view.bounds = Some((answered.asked.whole.start().start_millis(), answered.asked.whole.end().start_millis()));
-    let rows = answered.report.breakdown.rows();
-    let mut models: Vec<_> =
-        rows.map(|(_, label, row)| Model { label, row, figures: Figures::of(&row.rollup) }).collect();
-    models.sort_by_key(|model| (Reverse(tokens_of(model.row)), model.label));
-    let count = models.len();
-    models.truncate(MAX_MODELS);
+    let Models { shown: models, count, tokens } = Models::of(&answered.report.breakdown).await;
     let root = root(request.uri().path());
     let stats = format!("{root}{}", with_query("stats", &asked));
     let note = if count > MAX_MODELS {
@@ -78,21 +101,19 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
     } else {
         "Steps count for the model that they asked; turns for the model of the turn.".to_owned()
     };
-    let edition = stats::edition(api, &answered.report);
-    let prices_note = match &edition {
-        Some(edition) => format!(
-            "US dollars per million tokens, now and for short prompts. Published prices: {}, {}.",
-            edition.table, edition.date
-        ),
-        None => "US dollars per million tokens, now and for short prompts. Costs are of earlier prices.".to_owned(),
+    let used = match UsedPrices::of(api, &answered.report) {
+        UsedPrices::Of(edition) => format!("Published prices: {}, {}.", edition.table, edition.date),
+        UsedPrices::Earlier => "The costs above are still those of earlier prices.".to_owned(),
+        UsedPrices::NoEdition => "There are no published prices.".to_owned(),
     };
+    let prices_note = format!("US dollars per million tokens, now and for short prompts. {used}");
     let body = html! {
         h1 { "Models" }
         (view.controls(&[], false))
         @if models.is_empty() {
             section class="card empty" { h2 { "No turn ended in this time" } p { "Choose another time above." } }
         } @else {
-            (panel("usage", "Tokens and cost", &note, Some(&stats), &usage_table(&models)))
+            (panel("usage", "Tokens and cost", &note, Some(&stats), &usage_table(&models, tokens)))
             (panel("speed", "Times and speeds", "Of single steps, and of whole turns. Half of the values are up to p50, and one in a hundred is above p99. The bars compare the p50.", Some(&stats), &speed_table(&models)))
             (panel("prices", "Prices", &prices_note, None, &price_table(api, &root, &models)))
         }
@@ -101,9 +122,9 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
     Ok(Page { title: "Models".to_owned(), carried, zone: Some(view.zone.name().to_owned()), body })
 }
 
-fn usage_table(models: &[Model<'_>]) -> Markup {
-    let all: i128 = models.iter().map(|model| tokens_of(model.row)).sum();
-    let share = |model: &Model<'_>| if all > 0 { float(tokens_of(model.row)) / float(all) } else { 0.0 };
+/// `all` is the number of tokens of all models, with those that the page does not show.
+fn usage_table(models: &[Model<'_>], all: i128) -> Markup {
+    let share = |model: &Model<'_>| if all > 0 { float(model.row.rollup.tokens()) / float(all) } else { 0.0 };
     scrolling(
         "Tokens and cost by model",
         &html! {
@@ -245,4 +266,26 @@ fn price_table(api: &Api, root: &str, models: &[Model<'_>]) -> Markup {
             }
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::resources::stats::ROWS_AT_ONCE;
+    use crate::http::stand_in::{counting_pauses, report_by_model};
+    use crate::report::{Period, Quarter};
+
+    #[actix_web::test]
+    async fn other_requests_may_run_while_very_many_models_are_compared() {
+        let whole = Period::new(Quarter::FIRST, Quarter::LAST).unwrap();
+        // The models have 1 to 10,000 tokens.
+        let report = report_by_model(&[whole], 10_000);
+        let (models, pauses) = counting_pauses(Models::of(&report.breakdown)).await;
+        assert_eq!(pauses, 10_000 / ROWS_AT_ONCE + MAX_MODELS / ROWS_AT_ONCE);
+        assert_eq!((models.count, models.tokens), (10_000, (1..=10_000).sum()));
+        assert!(models.shown.iter().map(|model| model.figures.usage.input_tokens).eq((9901..=10_000).rev()));
+        // The shares are those of all models, so the shown ones do not add up to 1.
+        let html = usage_table(&models.shown[..1], models.tokens).into_string();
+        assert!(html.contains(r#"title="0.019998000199980003%""#), "{html}");
+    }
 }

@@ -1,10 +1,12 @@
 //! Binds each page to its path.
 
+use actix_web::HttpRequest;
 use actix_web::web::{self, Data, ServiceConfig};
 
+use super::files::File;
 use super::{answer, conversation, conversations, files, models, overview, service};
 use crate::http::access::{
-    CONVERSATION_PAGE, CONVERSATIONS_PAGE, ICON, MODELS_PAGE, OVERVIEW_PAGE, SERVICE_PAGE, STYLE,
+    CONVERSATION_PAGE, CONVERSATIONS_PAGE, ICON, LIVE_SCRIPT, MODELS_PAGE, OVERVIEW_PAGE, SERVICE_PAGE, STYLE,
 };
 use crate::http::resources::api::Api;
 use crate::http::resources::mount::{only, read};
@@ -20,26 +22,35 @@ pub(crate) fn pages(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
             .service(only(&CONVERSATION_PAGE, read(|route| route.to(conversation::get))))
             .service(only(&MODELS_PAGE, read(|route| route.to(models::get))))
             .service(only(&SERVICE_PAGE, read(|route| route.to(service::get))))
-            .service(only(&STYLE, read(|route| route.to(files::style))))
-            .service(only(&ICON, read(|route| route.to(files::icon))))
+            .service(only(&STYLE, file(&files::STYLE)))
+            .service(only(&ICON, file(&files::ICON)))
+            .service(only(&LIVE_SCRIPT, file(&files::SCRIPT)))
             .service(
                 read(|route| route.to(answer::nothing))
                     .into_iter()
-                    .fold(web::resource("/ui{rest:.*}"), actix_web::Resource::route),
+                    .fold(web::resource(["/ui", "/ui/{rest:.*}"]), actix_web::Resource::route),
             );
     }
 }
 
+/// Returns the handlers of a file.
+fn file(file: &'static File) -> [actix_web::Route; 2] {
+    read(|route| route.to(move |request: HttpRequest| async move { file.answer(&request) }))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use actix_web::test::TestRequest;
 
     use super::*;
     use crate::http::resources::held_bytes::{FREE_BYTES, ReadBudget};
-    use crate::http::stand_in::{Answer, StandIn, ask, sealed_turns};
-    use crate::store::{CommitError, Fault, FaultKind};
+    use crate::http::stand_in::{Answer, StandIn, ask, get, sealed_turns};
+    use crate::report::{PicoDollars, PriceBook, PriceEdition, PricedStep};
+    use crate::settings::HttpSettings;
+    use crate::store::{CommitError, DamageReport, Fault, FaultKind, RangeEnd};
 
     async fn page(api: &Api, path: &str) -> Answer {
         ask(api, TestRequest::get().uri(path)).await
@@ -124,13 +135,93 @@ mod tests {
         assert!(body(&html).contains("The parts of the service do not answer."), "{html:?}");
     }
 
+    /// Prices with a name. They have no price for any model.
+    #[derive(Debug)]
+    struct Named;
+
+    impl PriceBook for Named {
+        fn price(&self, _: &PricedStep<'_>) -> Option<PicoDollars> {
+            None
+        }
+
+        fn digest(&self) -> u64 {
+            1
+        }
+
+        fn edition(&self) -> Option<PriceEdition> {
+            Some(PriceEdition { table: "of a test".to_owned(), date: "2026-01-02".to_owned() })
+        }
+    }
+
     #[actix_web::test]
-    async fn costs_of_earlier_prices_name_no_edition() {
-        let api = StandIn { turns: sealed_turns(3), is_repricing: true, ..StandIn::default() }.serving();
-        let html = page(&api, "/?first=1970-01-01&last=1970-01-02").await;
-        assert!(
-            body(&html).contains("by the prices before the last change") || body(&html).contains("without a price"),
-            "{html:?}"
-        );
+    async fn pages_say_by_which_prices_their_costs_are() {
+        let texts = [
+            ["prices of of a test, 2026-01-02", "Published prices: of a test, 2026-01-02."],
+            ["by the prices before the last change", "The costs above are still those of earlier prices."],
+            ["there are no published prices", "There are no published prices."],
+        ];
+        for (shown, is_repricing, has_prices) in
+            [(0, false, true), (1, true, true), (1, true, false), (2, false, false)]
+        {
+            let api = StandIn { turns: sealed_turns(3), is_repricing, ..StandIn::default() }.serving();
+            let api = if has_prices { api.with_prices(Arc::new(Named)) } else { api };
+            for (nth, path) in ["/", "/ui/models"].into_iter().enumerate() {
+                let answer = page(&api, &format!("{path}?first=1970-01-01&last=1970-01-02")).await;
+                for (place, text) in texts.iter().enumerate() {
+                    assert_eq!(body(&answer).contains(text[nth]), place == shown, "{path}: {}: {answer:?}", text[nth]);
+                }
+            }
+        }
+    }
+
+    #[actix_web::test]
+    async fn the_service_page_reports_damage() {
+        let damage = DamageReport { left_out_records: 3, findings: 2, scrub_passes: 1, scrubbed_rows: 9 };
+        for (damage, is_shown) in [(damage, true), (DamageReport::default(), false)] {
+            let api = StandIn { check: Some(Ok(())), damage, ..StandIn::default() }.serving();
+            let answer = page(&api, "/ui/service").await;
+            let html = body(&answer);
+            assert!(html.contains("Ready: a durable write works."), "{html}");
+            assert_eq!(html.contains("turn-metrics check --repair"), is_shown, "{html}");
+            for text in [r#"title="3 records""#, r#"title="2 findings""#] {
+                assert_eq!(html.contains(text), is_shown, "{text}: {html}");
+            }
+        }
+    }
+
+    #[actix_web::test]
+    async fn the_service_page_waits_for_all_parts_at_the_same_time() {
+        let api = StandIn::default().serving();
+        tokio::time::pause();
+        let started = tokio::time::Instant::now();
+        let answer = page(&api, "/ui/service").await;
+        assert!(body(&answer).contains("Not ready: "), "{answer:?}");
+        assert_eq!(started.elapsed().as_secs(), 5);
+    }
+
+    #[actix_web::test]
+    async fn the_page_of_a_conversation_has_the_turns_that_the_api_lists_however_long_they_are() {
+        let turns = sealed_turns(150);
+        let bytes = get(
+            &StandIn { turns: turns.clone(), ..StandIn::default() }.serving(),
+            "/conversations/c/turns?cost=true&limit=1&after=149",
+        )
+        .await;
+        let bytes = bytes.success().len() - r#"{"turns":[],"latestOrdinal":150}"#.len();
+        for max_page_bytes in [1, 3 * bytes, usize::MAX] {
+            let settings = HttpSettings { max_page_bytes, ..HttpSettings::default() };
+            let (api, seen) = StandIn { turns: turns.clone(), ..StandIn::default() }.start_with(settings);
+            for before in ["", "&before=100"] {
+                seen.lock().unwrap().ranges.clear();
+                let list = get(&api, &format!("/conversations/c/turns?order=latest&limit=20&cost=true{before}")).await;
+                let listed = list.success().matches("\"ordinal\":").count();
+                seen.lock().unwrap().ranges.clear();
+                let answer = page(&api, &format!("/ui/conversations/c/turns?{before}")).await;
+                assert_eq!(body(&answer).matches("<article ").count(), listed, "{max_page_bytes} bytes, {before}");
+                // Only the first page reads the whole life.
+                let whole = seen.lock().unwrap().ranges.iter().filter(|range| range.end == RangeEnd::Oldest).count();
+                assert_eq!((whole > 0, body(&answer).contains("Whole life")), (before.is_empty(), before.is_empty()));
+            }
+        }
     }
 }

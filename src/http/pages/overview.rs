@@ -1,9 +1,11 @@
 //! The page `/`: what a period cost, and how fast its turns were.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use maud::{Markup, html};
-use tracing::error;
 
 use super::answer::answer;
 use super::charts::chart::{Chart, FILLS, Series, Slot};
@@ -11,18 +13,19 @@ use super::charts::meter::meter;
 use super::charts::scale::Unit;
 use super::figure::{self, NO_MODEL};
 use super::layout::{Page, Place, root};
-use super::link::{of_conversation, with_query};
+use super::link::{self, of_conversation, with_query};
+use super::live::{Followed, live};
 use super::panel::{ChartKind, chart, panel, scrolling, tile};
 use super::view::{Bucket, View};
 use crate::actors::ListSealed;
 use crate::deceptive::plain;
 use crate::http::error::ApiError;
-use crate::http::resources::api::Api;
+use crate::http::resources::api::{Api, ask_sealed};
 use crate::http::resources::query::Query;
-use crate::http::resources::stats::{self, Answered, Asked};
+use crate::http::resources::stats::{Answered, Asked, UsedPrices, pause_after_row};
 use crate::readable::float;
-use crate::report::{BreakdownRow, Cost, CostFigures, Figures, Percentiles, PriceEdition, ReasonClass, report_time};
-use crate::store::{ListSealedError, Position, SealedPage};
+use crate::report::{BreakdownRow, Cost, CostFigures, Figures, Percentiles, Period, ReasonClass, report_time};
+use crate::store::{Position, SealedPage};
 use crate::turn::{Label, Millis};
 
 const PARAMETERS: &[&str] = &["range", "first", "last", "tz"];
@@ -31,7 +34,7 @@ const PARAMETERS: &[&str] = &["range", "first", "last", "tz"];
 const SHOWN_MODELS: usize = FILLS - 1;
 
 /// The number of turns in the list of the latest ones.
-const LATEST_TURNS: u64 = 12;
+const LATEST_TURNS: usize = 12;
 
 /// Shows the figures of a period.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
@@ -60,50 +63,36 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
     view.bounds = Some((answered.asked.whole.start().start_millis(), answered.asked.whole.end().start_millis()));
     let root = root(request.uri().path());
     let stats = |query: &str| format!("{root}{}", with_query("stats", query));
-    let sums = Sums::of(&answered, bucket, is_by_model);
-    let edition = stats::edition(api, &answered.report);
+    let sums = Sums::of(&answered, bucket, is_by_model).await;
+    let prices = UsedPrices::of(api, &answered.report);
     let body = html! {
         h1 { "Overview" }
         (view.controls(&[], false))
         @if sums.is_empty() {
-            (nothing(latest.as_ref().is_none_or(|latest| latest.turns.is_empty())))
+            (nothing(latest.turns.is_empty()))
         } @else {
-            (tiles(&sums, edition.as_ref(), &root, &view))
+            (tiles(&sums, &prices, &root, &view))
             div class="charts" {
                 (charts(&sums, &view, is_by_model, &stats(&by_model)))
                 (panel("reasons", "Turns by reason", "Why the turns of this time ended.", Some(&stats(&by_reason)), &by_reason_table(&reasons)))
             }
         }
-        @if let Some(latest) = latest.filter(|latest| !latest.turns.is_empty()) {
-            (latest_turns(api, &root, &view, &latest))
-        }
+        (live(&root, &view, latest.next, Followed::AllTurns))
+        @if !latest.turns.is_empty() { (latest_turns(api, &root, &view, &latest)) }
     };
     Ok(Page { title: "Overview".to_owned(), carried: view.query(), zone: Some(view.zone.name().to_owned()), body })
 }
 
-/// Returns the turns that were sealed last, in the order in which they became durable. `None` if there is no turn.
-async fn latest(api: &Api) -> Result<Option<SealedPage>, ApiError> {
-    let ask = async |list: ListSealed| match api.handles.reads.list_sealed.send(list).await {
-        Ok(Ok(page)) => Ok(page),
-        Ok(Err(ListSealedError::Read(fault))) => {
-            error!(cause = fault.in_full(), "the latest turns could not be read");
-            Err(ApiError::ReadFailed)
-        }
-        Ok(Err(cause)) => {
-            error!(%cause, "the latest turns could not be read");
-            Err(ApiError::ReadFailed)
-        }
-        Err(cause) => {
-            error!(%cause, "the store did not answer");
-            Err(ApiError::ReadFailed)
-        }
-    };
-    let Position { lineage, number } = ask(ListSealed { after: None, limit: 1 }).await?.latest;
-    if number == 0 {
-        return Ok(None);
-    }
-    let after = Some(Position { lineage, number: number.saturating_sub(LATEST_TURNS) });
-    ask(ListSealed { after, limit: usize::try_from(LATEST_TURNS).unwrap_or(usize::MAX) }).await.map(Some)
+/// Returns the turns that were sealed last, in the order in which they became durable.
+async fn latest(api: &Api) -> Result<SealedPage, ApiError> {
+    let ask = async |list| ask_sealed(&api.handles.reads.list_sealed, list).await;
+    let latest = ask(ListSealed { after: None, limit: 0 }).await?.latest;
+    ask(ListSealed { after: Some(before_latest(latest)), limit: LATEST_TURNS }).await
+}
+
+/// Returns the position after which the latest turns begin.
+fn before_latest(latest: Position) -> Position {
+    Position { number: latest.number.saturating_sub(LATEST_TURNS as u64), ..latest }
 }
 
 /// The sums of a report over its periods, over its models, and over both.
@@ -122,38 +111,37 @@ struct OfModel {
 }
 
 impl Sums {
-    fn of(answered: &Answered, bucket: Bucket, is_by_model: bool) -> Self {
+    /// Adds up the rows of a report. There may be very many, so other requests may run on this thread meanwhile.
+    async fn of(answered: &Answered, bucket: Bucket, is_by_model: bool) -> Self {
         let Answered { asked, periods, report } = answered;
         let slots: Vec<_> = periods.iter().map(|period| bucket.slot(*period, &asked.zone)).collect();
         let mut by_slot = vec![BreakdownRow::default(); slots.len()];
         let mut total = BreakdownRow::default();
-        let mut models: Vec<(Option<&Label>, Vec<i128>)> = Vec::new();
-        for (period, label, row) in report.breakdown.rows() {
-            let Ok(place) = periods.binary_search_by_key(&period.start(), |period| period.start()) else { continue };
-            by_slot[place].add(row);
-            total.add(row);
-            let model = label.model.as_ref();
-            let at = models.iter().position(|(known, _)| *known == model).unwrap_or_else(|| {
-                models.push((model, vec![0; slots.len()]));
-                models.len() - 1
-            });
-            models[at].1[place] += tokens_of(row);
-        }
-        models.sort_by_key(|(model, tokens)| (std::cmp::Reverse(tokens.iter().sum::<i128>()), *model));
-        let others = models.split_off(models.len().min(SHOWN_MODELS));
-        let name = |model: Option<&Label>| match model {
-            _ if !is_by_model => "all models".to_owned(),
-            Some(model) => plain(model.as_str()),
-            None => NO_MODEL.to_owned(),
-        };
-        let mut by_model: Vec<_> =
-            models.into_iter().map(|(model, tokens)| OfModel { name: name(model), tokens }).collect();
-        if !others.is_empty() {
-            let mut sum = vec![0; slots.len()];
-            for (_, tokens) in &others {
-                sum.iter_mut().zip(tokens).for_each(|(sum, tokens)| *sum += tokens);
+        let mut tokens: HashMap<Option<&Label>, i128> = HashMap::new();
+        for (nth, (period, label, row)) in report.breakdown.rows().enumerate() {
+            if let Some(place) = place_of(period, periods) {
+                by_slot[place].add(row);
+                total.add(row);
+                *tokens.entry(label.model.as_ref()).or_default() += row.rollup.tokens();
             }
-            by_model.push(OfModel { name: format!("{} other models", others.len()), tokens: sum });
+            pause_after_row(nth).await;
+        }
+        let mut models: Vec<_> = tokens.into_iter().collect();
+        models.sort_unstable_by_key(|(model, tokens)| (Reverse(*tokens), *model));
+        let others = models.len().saturating_sub(SHOWN_MODELS);
+        models.truncate(SHOWN_MODELS);
+        let mut names: Vec<_> = models.iter().map(|(model, _)| name(*model, is_by_model)).collect();
+        if others > 0 {
+            names.push(format!("{others} other models"));
+        }
+        let of_model = |name| OfModel { name, tokens: vec![0; slots.len()] };
+        let mut by_model: Vec<_> = names.into_iter().map(of_model).collect();
+        for (nth, (period, label, row)) in report.breakdown.rows().enumerate() {
+            if let Some(place) = place_of(period, periods) {
+                let shown = models.iter().position(|(model, _)| *model == label.model.as_ref());
+                by_model[shown.unwrap_or(SHOWN_MODELS)].tokens[place] += row.rollup.tokens();
+            }
+            pause_after_row(nth).await;
         }
         Self { slots, by_slot, by_model, total }
     }
@@ -163,13 +151,21 @@ impl Sums {
     }
 }
 
-/// Returns the tokens of prompts and output of a row.
-pub(crate) fn tokens_of(row: &BreakdownRow) -> i128 {
-    let usage = Figures::of(&row.rollup).usage;
-    usage.input_tokens + usage.output_tokens
+/// Returns the place of a period of a row among the periods of its report.
+fn place_of(period: Period, periods: &[Period]) -> Option<usize> {
+    periods.binary_search_by_key(&period.start(), |period| period.start()).ok()
 }
 
-fn tiles(sums: &Sums, edition: Option<&PriceEdition>, root: &str, view: &View) -> Markup {
+/// Returns how the charts name a model.
+fn name(model: Option<&Label>, is_by_model: bool) -> String {
+    match model {
+        _ if !is_by_model => "all models".to_owned(),
+        Some(model) => plain(model.as_str()),
+        None => NO_MODEL.to_owned(),
+    }
+}
+
+fn tiles(sums: &Sums, prices: &UsedPrices, root: &str, view: &View) -> Markup {
     let figures = Figures::of(&sums.total.rollup);
     let cost = sums.total.cost.figures();
     let percentiles = |of: Option<Percentiles>, show: fn(Option<f64>) -> Markup, steps: &str| {
@@ -181,7 +177,7 @@ fn tiles(sums: &Sums, edition: Option<&PriceEdition>, root: &str, view: &View) -
     };
     html! {
         dl class="tiles" {
-            (tile("Spend", &figure::single_cost(&cost), &spend_note(&cost, edition, root, view)))
+            (tile("Spend", &figure::single_cost(&cost), &spend_note(&cost, prices, root, view)))
             (tile("Tokens", &figure::tokens(figures.usage.input_tokens + figures.usage.output_tokens), &html! {
                 (figure::tokens(figures.usage.input_tokens)) " in · " (figure::tokens(figures.usage.output_tokens)) " out"
             }))
@@ -205,14 +201,18 @@ fn tiles(sums: &Sums, edition: Option<&PriceEdition>, root: &str, view: &View) -
 }
 
 /// Says with which prices the cost was computed, or what it leaves out, and where to look further.
-fn spend_note(cost: &CostFigures, edition: Option<&PriceEdition>, root: &str, view: &View) -> Markup {
+fn spend_note(cost: &CostFigures, prices: &UsedPrices, root: &str, view: &View) -> Markup {
     let link = |path: &str, query: &str| format!("{root}ui/{}", with_query(path, query));
     html! {
+        @match prices {
+            UsedPrices::Of(edition) => { "prices of " (edition.table) ", " (edition.date) }
+            UsedPrices::Earlier => { "by the prices before the last change" }
+            UsedPrices::NoEdition => { "there are no published prices" }
+        }
         @if cost.unpriced_tokens > 0 {
-            "without " (figure::tokens(cost.unpriced_tokens)) " tokens of "
+            " · without " (figure::tokens(cost.unpriced_tokens)) " tokens of "
             a href=(link("models", &view.query())) { "models without a price" }
-        } @else if let Some(edition) = edition { "prices of " (edition.table) ", " (edition.date) }
-        @else { "by the prices before the last change" }
+        }
         " · " a href=(link("conversations", &view.query_with(&[("order", "cost")]))) { "dearest conversations" }
     }
 }
@@ -263,7 +263,7 @@ fn charts(sums: &Sums, view: &View, is_by_model: bool, api: &str) -> Markup {
         (draw("spend", &format!("Spend per {bucket}"), "Costs of steps, by the prices in force when their turn ended.", Unit::Dollars, &costs_by_slot,
             ChartKind::Bars, &|_, place| figure::cost(&costs[place]), None))
         (draw("tokens", &format!("Tokens per {bucket} by model"), note, Unit::Tokens, &tokens, ChartKind::Bars,
-            &|nth, place| figure::tokens(sums.by_model[nth].tokens[place]), Some(&|place| figure::tokens(tokens_of(&sums.by_slot[place])))))
+            &|nth, place| figure::tokens(sums.by_model[nth].tokens[place]), Some(&|place| figure::tokens(sums.by_slot[place].rollup.tokens()))))
         (draw("ttft", "Time to first token", "Of each step. One step in ten takes longer than p90.", Unit::Millis, &ttft, ChartKind::Lines,
             &|nth, place| figure::duration(ttft[nth].values[place]), None))
         (draw("speed", "Output speed", "Output tokens of a step by its decode time. One step in ten is faster than p90.", Unit::TokensPerSecond, &speed, ChartKind::Lines,
@@ -279,11 +279,11 @@ fn by_reason_table(answered: &Answered) -> Markup {
         .breakdown
         .rows()
         .filter_map(|(_, label, row)| {
-            let turns = Figures::of(&row.rollup).turns;
+            let turns = row.rollup.turns();
             Some((label.reason.filter(|_| turns != 0)?, turns))
         })
         .collect();
-    rows.sort_by_key(|(reason, turns)| (std::cmp::Reverse(*turns), *reason));
+    rows.sort_by_key(|(reason, turns)| (Reverse(*turns), *reason));
     let total: i128 = rows.iter().map(|(_, turns)| turns).sum();
     let share = |turns: i128| if total > 0 { float(turns) / float(total) } else { 0.0 };
     scrolling(
@@ -333,11 +333,12 @@ fn meaning(reason: ReasonClass) -> &'static str {
 }
 
 fn latest_turns(api: &Api, root: &str, view: &View, latest: &SealedPage) -> Markup {
+    let (after, limit) = (before_latest(latest.next).to_string(), LATEST_TURNS.to_string());
+    let asked = [("after", &*after), ("limit", &*limit)];
     let body = scrolling(
         "Latest turns",
         &html! {
-            // A script can add turns as they are sealed: those after this position.
-            table id="latest-turns" data-after=(latest.latest) {
+            table id="latest-turns" {
                 caption class="hidden" { "The turns that were sealed last, the latest first" }
                 thead {
                     tr {
@@ -378,7 +379,7 @@ fn latest_turns(api: &Api, root: &str, view: &View, latest: &SealedPage) -> Mark
         "latest",
         "Latest turns",
         "In the order in which they became durable, whatever time is chosen above.",
-        None,
+        Some(&format!("{root}{}", with_query("turns", &link::query(&asked)))),
         &body,
     )
 }
@@ -400,5 +401,31 @@ fn nothing(is_new: bool) -> Markup {
                 p { "Choose another time above. The latest turns are below." }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::resources::stats::ROWS_AT_ONCE;
+    use crate::http::stand_in::{StandIn, counting_pauses, report_by_model};
+    use crate::report::{PeriodUnit, Zone};
+
+    #[actix_web::test]
+    async fn other_requests_may_run_while_the_rows_of_very_many_models_are_added() {
+        let api = StandIn::default().serving();
+        let asked = Asked::read(&api, "from=2026-01-01&to=2026-01-11&tz=UTC&by=model").unwrap();
+        let periods: Vec<_> = Zone::UTC.periods(PeriodUnit::Day, asked.whole).collect();
+        // The models have the tokens 1 to 300 on each day.
+        let report = report_by_model(&periods, 300);
+        let answered = Answered { asked, periods, report };
+        let (sums, pauses) = counting_pauses(Sums::of(&answered, Bucket::Day, true)).await;
+        assert_eq!(pauses, 2 * (3000 / ROWS_AT_ONCE), "the rows are read twice");
+        let shown: Vec<_> = sums.by_model.iter().map(|model| (&*model.name, model.tokens.clone())).collect();
+        let names: Vec<_> = (294..=300).rev().map(|tokens| format!("m{tokens}")).collect();
+        let mut expected: Vec<_> = names.iter().zip(0..).map(|(name, nth)| (&**name, vec![300 - nth; 10])).collect();
+        expected.push(("293 other models", vec![(1..=293).sum::<i128>(); 10]));
+        assert_eq!(shown, expected);
+        assert_eq!(sums.total.rollup.tokens(), 10 * (1..=300).sum::<i128>());
     }
 }

@@ -15,9 +15,10 @@ use super::panel::panel;
 use super::view::View;
 use crate::http::error::ApiError;
 use crate::http::resources::api::Api;
-use crate::http::resources::health::check;
+use crate::http::resources::health::{DAMAGE_ADVICE, check};
 use crate::http::resources::query::Query;
 use crate::runtime::SystemReport;
+use crate::store::{DamageReport, DropError};
 
 const PARAMETERS: &[&str] = &["tz", "range", "first", "last"];
 
@@ -33,8 +34,8 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
 async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
     let query = Query::read(request.query_string(), PARAMETERS)?;
     let view = View::read(api, &query, "7d")?;
-    let readiness = check(api).await;
-    let report = report(api).await;
+    // Neither answers while the disk is stuck, so wait for both at the same time.
+    let (readiness, report) = tokio::join!(check(api), report(api));
     let root = root(request.uri().path());
     let ready = html! {
         @match &readiness {
@@ -57,6 +58,7 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
     let body = html! {
         h1 { "Service" }
         (panel("readiness", "Readiness", "", Some(&format!("{root}ready")), &ready))
+        @if let Some(report) = &report { (damage(&report.store.damage)) }
         div class="charts" {
             @if let Some(report) = &report { (parts(report)) }
             @else { (panel("parts", "State", "", None, &html! { p role="alert" { "The parts of the service do not answer. The log may have the cause." } })) }
@@ -77,6 +79,28 @@ async fn report(api: &Api) -> Option<SystemReport> {
     None
 }
 
+/// Shows what the store knows of damage, if there is any.
+fn damage(DamageReport { left_out_records, findings, scrub_passes, .. }: &DamageReport) -> Markup {
+    if left_out_records + findings == 0 {
+        return html! {};
+    }
+    let rows = facts(&[
+        (
+            "Damaged records",
+            figure::count(*left_out_records, "records"),
+            "left out of answers; each counts at each read",
+        ),
+        ("Findings", figure::count(*findings, "findings"), "kinds of damage; their conversations take nothing new"),
+        ("Passes", figure::count(*scrub_passes, "passes"), "how many times all rows were read to find damage"),
+    ]);
+    let body = html! {
+        p class="state not-ready" role="alert" { span aria-hidden="true" { "▲ " } "A part of the stored data is damaged." }
+        p { "The rest works. To repair it, " (DAMAGE_ADVICE) "." }
+        (rows)
+    };
+    panel("damage", "Damage", "", None, &body)
+}
+
 /// Names and values, each with its meaning.
 fn facts(rows: &[(&str, Markup, &str)]) -> Markup {
     html! {
@@ -89,24 +113,21 @@ fn facts(rows: &[(&str, Markup, &str)]) -> Markup {
 }
 
 /// Shows the state of the parts of the system.
-fn parts(SystemReport { work, store, sweeper, .. }: &SystemReport) -> Markup {
+fn parts(SystemReport { work, store, sweeper, retention }: &SystemReport) -> Markup {
+    let kept = match (retention.keep, retention.clock_ahead_by) {
+        (None, _) => "turns are kept for ever".to_owned(),
+        (Some(keep), None) => format!("turns are kept for {}", humantime::format_duration(keep)),
+        (Some(_), Some(by)) => format!("no turns are dropped now: {}", DropError::ClockAhead { by }),
+    };
     let sizes = facts(&[
         ("Files", figure::bytes(store.sizes.file_bytes), "on the disk"),
         ("Rows", figure::bytes(store.sizes.live_bytes), "without the overhead of the database"),
         ("Waiting for the tables", figure::bytes(store.sizes.recent_bytes), "durable in the journal, and in memory"),
     ]);
     let lag = facts(&[
-        ("Commits waiting", figure::count(as_count(store.waiting_commits), "commits"), "not durable yet"),
-        (
-            "Messages in progress",
-            figure::count(as_count(work.in_flight), "messages"),
-            "to conversations, not answered yet",
-        ),
-        (
-            "Conversations in memory",
-            figure::count(as_count(work.active_conversations), "conversations"),
-            "with an actor",
-        ),
+        ("Commits waiting", figure::length(store.waiting_commits, "commits"), "not durable yet"),
+        ("Messages in progress", figure::length(work.in_flight, "messages"), "to conversations, not answered yet"),
+        ("Conversations in memory", figure::length(work.active_conversations, "conversations"), "with an actor"),
     ]);
     let counters = facts(&[
         ("Commits", figure::count(store.commits, "commits"), "that became durable"),
@@ -119,6 +140,7 @@ fn parts(SystemReport { work, store, sweeper, .. }: &SystemReport) -> Markup {
         ("Conflicts", figure::count(store.conflicts, "conflicts"), "commits that expected another version"),
         ("Warnings", figure::count(work.warnings, "warnings"), "about events that are probably wrong"),
         ("Abandoned turns", figure::count(sweeper.sealed_turns, "turns"), "sealed because their events stopped coming"),
+        ("Dropped turns", figure::count(retention.dropped_turns, "turns"), &*kept),
         ("Panics", figure::count(work.died, "panics"), "of conversations: each is a defect"),
     ]);
     html! {
@@ -126,9 +148,4 @@ fn parts(SystemReport { work, store, sweeper, .. }: &SystemReport) -> Markup {
         (panel("sizes", "Sizes", "Of the store.", None, &sizes))
         (panel("counters", "Since the start", "Counts of this process.", None, &counters))
     }
-}
-
-/// Converts a number of things in memory.
-fn as_count(count: usize) -> u64 {
-    count.try_into().unwrap_or(u64::MAX)
 }

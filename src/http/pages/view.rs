@@ -65,11 +65,12 @@ impl View {
             _ => query.zone(api)?,
         };
         let now = i64::try_from(api.clock.now().get()).unwrap_or(i64::MAX);
+        // Days that the reader chose outrank a range, but a bad range is told beside them too.
+        let range = match given("range") {
+            Some(_) => query.choice("range", &RANGES.map(|(range, _)| (range, range)))?.unwrap_or(default),
+            None => default,
+        };
         if given("first").is_none() && given("last").is_none() {
-            let range = match given("range") {
-                Some(_) => query.choice("range", &RANGES.map(|(range, _)| (range, range)))?.unwrap_or(default),
-                None => default,
-            };
             let bounds = bounds_of(range, now, &zone);
             return Ok(Self { zone, named_zone, range, first: String::new(), last: String::new(), bounds });
         }
@@ -298,6 +299,7 @@ mod tests {
     async fn a_bad_value_is_answered_with_what_is_allowed() {
         for (query, message) in [
             ("range=1y", "`range` must be one of today, yesterday, 7d, 30d, all"),
+            ("range=1y&first=2026-03-01", "`range` must be one of today, yesterday, 7d, 30d, all"),
             ("first=2026-02-30&last=2026-03-01", "`first` must be a date"),
             ("first=x", "`first` must be a date"),
             ("first=2026-03-02&last=2026-03-01", "`last` must be a date that is not before `first`"),

@@ -7,13 +7,14 @@ use super::cache::BodyCache;
 use super::feed_control::FeedControl;
 use super::held_bytes::ReadBudget;
 use super::turnstile::Turnstile;
+use crate::actors::ListSealed;
 use crate::clock::{SharedClock, SystemClock, system_time_zone};
 use crate::http::error::ApiError;
 use crate::http::intake::budget::ByteBudget;
 use crate::report::{NoPrices, SharedPriceBook, Zone};
 use crate::runtime::Handles;
 use crate::settings::HttpSettings;
-use crate::store::Fault;
+use crate::store::{Fault, ListSealedError, SealedPage};
 
 /// The state that the resources of all workers share: the running system, the settings, the budgets for posted bodies
 /// and for answers, and the cache of answers. Clones share this state.
@@ -97,6 +98,23 @@ where
     match reader.send(message).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(fault)) => {
+            error!(cause = fault.in_full(), "the store could not be read");
+            Err(ApiError::ReadFailed)
+        }
+        Err(cause) => {
+            error!(%cause, "the store did not answer");
+            Err(ApiError::ReadFailed)
+        }
+    }
+}
+
+/// Like [`ask_store`], for sealed turns of all conversations. A position of another lineage is
+/// [`ApiError::OtherLineage`].
+pub(crate) async fn ask_sealed(reader: &Recipient<ListSealed>, list: ListSealed) -> Result<SealedPage, ApiError> {
+    match reader.send(list).await {
+        Ok(Ok(page)) => Ok(page),
+        Ok(Err(ListSealedError::OtherLineage(_))) => Err(ApiError::OtherLineage),
+        Ok(Err(ListSealedError::Read(fault))) => {
             error!(cause = fault.in_full(), "the store could not be read");
             Err(ApiError::ReadFailed)
         }

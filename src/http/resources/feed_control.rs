@@ -13,6 +13,7 @@ const READING_AT_ONCE: usize = 2;
 pub(crate) struct FeedControl {
     readers: Arc<Semaphore>,
     reading: Arc<Semaphore>,
+    showing: Arc<Semaphore>,
     ended: Arc<watch::Sender<bool>>,
 }
 
@@ -29,6 +30,7 @@ impl FeedControl {
         Self {
             readers: Arc::new(Semaphore::new(most)),
             reading: Arc::new(Semaphore::new(READING_AT_ONCE)),
+            showing: Arc::new(Semaphore::new(1)),
             ended: Arc::new(watch::Sender::new(false)),
         }
     }
@@ -41,6 +43,12 @@ impl FeedControl {
     /// Waits until this reader may read a page of the store. The semaphore is never closed, so a permit always comes.
     pub(crate) async fn may_read(&self) -> Option<SemaphorePermit<'_>> {
         self.reading.acquire().await.ok()
+    }
+
+    /// Waits until this hub may read open turns to show them. Hubs do not wait for readers. The semaphore is never closed,
+    /// so a permit always comes.
+    pub(crate) async fn may_show(&self) -> Option<SemaphorePermit<'_>> {
+        self.showing.acquire().await.ok()
     }
 
     /// Ends all streams, also those that begin later.

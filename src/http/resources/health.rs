@@ -17,6 +17,10 @@ use crate::store::DamageReport;
 /// the usual timeout of a health check (ten seconds) is longer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What to do about damage.
+pub(crate) const DAMAGE_ADVICE: &str =
+    "stop the service and run `turn-metrics check --repair`; the log names what is damaged";
+
 /// Answers, so that a health check sees that the process runs.
 pub(crate) async fn health() -> HttpResponse {
     #[derive(Serialize)]
@@ -74,7 +78,7 @@ struct DamageBody {
 async fn damage(api: &Api) -> Option<DamageBody> {
     let inspected = timeout(CHECK_TIMEOUT, api.handles.operations.inspect_store.send(InspectStore)).await;
     let DamageReport { left_out_records, findings, scrub_passes, .. } = inspected.ok()?.ok()?.damage;
-    let advice = "stop the service and run `turn-metrics check --repair`; the log names what is damaged";
+    let advice = DAMAGE_ADVICE;
     (left_out_records + findings > 0).then_some(DamageBody { left_out_records, findings, scrub_passes, advice })
 }
 

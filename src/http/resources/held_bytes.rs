@@ -39,6 +39,11 @@ impl ReadBudget {
         bytes <= FREE_BYTES || bytes.div_ceil(UNIT_BYTES) <= self.total
     }
 
+    /// Returns whether a share is as large as the one for an answer of this length.
+    pub(crate) fn is_covered_by(&self, held: &HeldBytes, bytes: usize) -> bool {
+        held.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits) >= self.units(bytes) as usize
+    }
+
     /// Takes a share for these bytes, if there is room for them now.
     pub(crate) fn try_hold(&self, bytes: usize) -> Option<HeldBytes> {
         match self.units(bytes) {

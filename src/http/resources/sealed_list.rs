@@ -1,14 +1,13 @@
 use actix_web::web::Data;
-use tracing::error;
 
 use super::answer::write;
-use super::api::Api;
+use super::api::{Api, ask_sealed};
 use super::held_bytes::ReadBudget;
 use super::pieces::Pieces;
 use super::query::Query;
 use crate::actors::ListSealed;
 use crate::http::error::ApiError;
-use crate::store::{ListSealedError, Position, PositionedTurn, SealedPage};
+use crate::store::{Position, PositionedTurn};
 
 /// How many turns are read at once. They make about 30 KiB of JSON.
 pub(crate) const TURNS_READ_AT_ONCE: usize = 64;
@@ -72,21 +71,6 @@ impl SealedList {
         Self { api, form: Form::Lines, place }
     }
 
-    async fn next_turns(&self, limit: usize) -> Result<SealedPage, ApiError> {
-        match self.api.handles.reads.list_sealed.send(ListSealed { after: self.place.after, limit }).await {
-            Ok(Ok(page)) => Ok(page),
-            Ok(Err(ListSealedError::OtherLineage(_))) => Err(ApiError::OtherLineage),
-            Ok(Err(ListSealedError::Read(fault))) => {
-                error!(cause = fault.in_full(), "the store could not be read");
-                Err(ApiError::ReadFailed)
-            }
-            Err(cause) => {
-                error!(%cause, "the store did not answer");
-                Err(ApiError::ReadFailed)
-            }
-        }
-    }
-
     fn write(&mut self, sealed: &PositionedTurn, json: &mut Vec<u8>) -> Result<(), ApiError> {
         if self.form == Form::Page && self.place.is_any_written {
             json.push(b',');
@@ -142,7 +126,8 @@ impl Pieces for SealedList {
     }
 
     async fn read(&mut self, json: &mut Vec<u8>) -> Result<(), ApiError> {
-        let page = self.next_turns(self.place.left.min(TURNS_READ_AT_ONCE)).await?;
+        let asked = ListSealed { after: self.place.after, limit: self.place.left.min(TURNS_READ_AT_ONCE) };
+        let page = ask_sealed(&self.api.handles.reads.list_sealed, asked).await?;
         if self.form == Form::Lines {
             self.place.last.get_or_insert(page.latest);
         }

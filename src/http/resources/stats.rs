@@ -34,9 +34,9 @@ const DEFAULT_MILLIS: i64 = 30 * 24 * 60 * 60 * 1000;
 /// The maximum number of periods in a report. A leap year has 35,136 quarters of an hour.
 const MAX_PERIODS: usize = 40_000;
 
-/// The number of rows that are written before other requests may run on this thread. Writing this number of large rows
+/// The number of rows that are used before other requests may run on this thread. Writing this number of large rows
 /// takes about a millisecond.
-const ROWS_AT_ONCE: usize = 64;
+pub(crate) const ROWS_AT_ONCE: usize = 64;
 
 /// The number of periods that are computed before other requests may run on this thread. This number takes less than a
 /// millisecond.
@@ -66,16 +66,41 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResp
             json.push(b',');
         }
         write(&Row::of(period, label, row), &mut json)?;
-        if place % ROWS_AT_ONCE == ROWS_AT_ONCE - 1 {
-            tokio::task::yield_now().await;
-        }
+        pause_after_row(place).await;
     }
     json.extend(b"]}");
     whole(&api, json)
 }
 
+/// Lets other requests run on this thread after each [`ROWS_AT_ONCE`] rows. `place` is that of the row that was used.
+pub(crate) async fn pause_after_row(place: usize) {
+    if place % ROWS_AT_ONCE == ROWS_AT_ONCE - 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The prices that the costs of a report were computed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum UsedPrices {
+    /// There are no published prices. An operator's own may still be used.
+    NoEdition,
+    /// Earlier prices, until the store has computed all costs anew.
+    Earlier,
+    Of(PriceEdition),
+}
+
+impl UsedPrices {
+    pub(crate) fn of(api: &Api, report: &Report) -> Self {
+        match api.prices.edition() {
+            _ if report.is_repricing => Self::Earlier,
+            Some(edition) => Self::Of(edition),
+            None => Self::NoEdition,
+        }
+    }
+}
+
 /// Returns the edition of the prices that the costs of a report were computed with.
-pub(crate) fn edition(api: &Api, report: &Report) -> Option<PriceEdition> {
+fn edition(api: &Api, report: &Report) -> Option<PriceEdition> {
     // While the store computes costs anew, the shown costs are of earlier prices, which have no name any more.
     api.prices.edition().filter(|_| !report.is_repricing)
 }
@@ -241,7 +266,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::http::stand_in::{StandIn, get, post};
+    use crate::http::stand_in::{StandIn, counting_pauses, get, post};
     use crate::report::{PicoDollars, PriceBook, PricedStep};
     use crate::runtime::Runtime;
     use crate::settings::HttpSettings;
@@ -341,14 +366,8 @@ mod tests {
         let api = StandIn::default().serving();
         let query = Query::read("bucket=15m&from=2025-01-01&to=2026-01-31", PARAMETERS).unwrap();
         let asked = Asked::from_query(&api, &query).unwrap();
-        let mut computing = std::pin::pin!(asked.question());
-        let mut pauses = 0;
-        let periods = loop {
-            match futures_util::poll!(&mut computing) {
-                std::task::Poll::Ready(question) => break question.unwrap().periods.len(),
-                std::task::Poll::Pending => pauses += 1,
-            }
-        };
+        let (question, pauses) = counting_pauses(asked.question()).await;
+        let periods = question.unwrap().periods.len();
         assert_eq!(pauses, periods / PERIODS_AT_ONCE);
         assert!(pauses > 30, "{periods} periods");
     }

@@ -60,13 +60,21 @@ for (const picture of document.querySelectorAll('svg')) {
 }
 for (const table of document.querySelectorAll('table')) {
   if (!table.caption?.textContent) wrong.push(`no caption: ${name(table)}`);
-  for (const head of table.querySelectorAll('th')) if (!head.scope && head.rowSpan === 1) wrong.push(`no scope: ${name(head)}`);
+  for (const head of table.querySelectorAll('th')) if (!head.scope) wrong.push(`no scope: ${name(head)}`);
 }
 for (const part of document.querySelectorAll('.scroll')) {
   if (part.tabIndex !== 0 || !part.getAttribute('aria-label')) wrong.push(`the keyboard cannot scroll: ${name(part)}`);
 }
 
-// Headings follow each other without a gap, and there is one page title.
+// The page says its language, has one main part, and no id twice.
+if (!document.documentElement.lang) wrong.push('the language is not said');
+if (document.querySelectorAll('main').length !== 1) wrong.push('there is not one main part');
+if (document.querySelectorAll('h1').length !== 1) wrong.push('there is not one h1');
+const ids = [...document.querySelectorAll('[id]')].map((element) => element.id);
+for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) wrong.push(`the id ${id} is there twice`);
+for (const image of document.querySelectorAll('img')) if (!image.hasAttribute('alt')) wrong.push(`no alt: ${name(image)}`);
+
+// Headings follow each other without a gap.
 let level = 0;
 for (const heading of document.querySelectorAll('h1, h2, h3, h4')) {
   const next = Number(heading.tagName[1]);

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::rt;
-use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use indexmap::IndexMap;
 use tokio::sync::{Notify, watch};
@@ -17,17 +16,14 @@ use super::hang_up::HangUp;
 use super::line;
 #[cfg(test)]
 use super::ring::RingLimits;
-use super::ring::{Line, Ring};
+use super::ring::{Line, Open, Ring};
 use crate::actors::{Feed, ListOpenTurns, OpenWatch};
 use crate::http::resources::api::{Api, ask_store};
-use crate::store::{Position, SealedPage};
+use crate::store::{Position, SealedPage, StagedTurn};
 use crate::turn::{ConversationId, TurnId};
 
 /// An open turn is shown at most once in this time.
 const OPEN_EVERY: Duration = Duration::from_secs(1);
-
-/// How many conversations with changed open turns are read at once. Sealed turns wait meanwhile.
-const OPEN_AT_ONCE: usize = 16;
 
 /// The pause after a read that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -166,8 +162,9 @@ impl Hub {
                     None => return,
                 },
                 () = std::future::ready(()), if !is_idle => {
-                    let some: Vec<_> = changed.by_ref().take(OPEN_AT_ONCE).collect();
-                    self.show_open(&api, some).await;
+                    if let Some((conversation_id, turns)) = changed.next() {
+                        self.show_open(&api, &conversation_id, &turns).await;
+                    }
                     // The time counts from here on, as a turn of these may change at once.
                     ticks.reset();
                 }
@@ -186,7 +183,7 @@ impl Hub {
             if state.is_read(&turn.conversation_id)
                 && let Ok(text) = line::sealed(turn)
             {
-                let line = Line { position: Some(turn.position.number), text: text.into() };
+                let line = Line { position: Some(turn.position.number), open: None, text: text.into() };
                 state.push(&turn.conversation_id, line);
             }
             state.position = turn.position.number;
@@ -195,29 +192,38 @@ impl Hub {
         state.wake_readers_of_all();
     }
 
-    /// Reads open turns that have changed, and puts their lines into the ring. A turn that is sealed by now is no
-    /// longer open, and has no line.
+    /// Reads open turns of a conversation that have changed, and puts their lines into the ring. A turn that is sealed by
+    /// now is no longer open, and has no line.
     ///
-    /// No sealed turn is published meanwhile. So a line of an open turn never comes after that of the sealed turn.
-    async fn show_open(&self, api: &Api, changed: Vec<(ConversationId, HashSet<TurnId>)>) {
-        let list = |(conversation_id, _): &(ConversationId, _)| {
-            let list = ListOpenTurns { conversation_id: conversation_id.clone() };
-            ask_store(&api.handles.reads.list_open_turns, list)
-        };
-        let open = join_all(changed.iter().map(list)).await;
-        let mut state = self.0.borrow_mut();
-        for ((id, turns), open) in changed.iter().zip(open) {
-            // The store's failure is logged. The next change of these turns shows them.
-            let Ok(open) = open else { continue };
-            for staged in open.turns.iter().filter(|staged| turns.contains(&staged.turn.id)) {
-                if state.is_read(id)
-                    && let Ok(text) = line::open(id, &staged.turn.so_far())
-                {
-                    state.push(id, Line { position: None, text: text.into() });
-                }
-            }
+    /// No sealed turn is published meanwhile. So in the ring, a line of an open turn never comes after that of the sealed
+    /// turn.
+    async fn show_open(&self, api: &Api, conversation_id: &ConversationId, turns: &HashSet<TurnId>) {
+        // Open turns may take megabytes, so the hubs of all workers read them one after the other.
+        let _permit = api.feed.may_show().await;
+        let list = ListOpenTurns { conversation_id: conversation_id.clone() };
+        // The store's failure is logged. The next change of these turns shows them.
+        if let Ok(open) = ask_store(&api.handles.reads.list_open_turns, list).await {
+            self.push_open(conversation_id, open.turns.iter().filter(|staged| turns.contains(&staged.turn.id))).await;
         }
-        state.wake_readers_of_all();
+    }
+
+    pub(super) async fn push_open(&self, conversation_id: &ConversationId, open: impl Iterator<Item = &StagedTurn>) {
+        let mut unpaused = 0;
+        for staged in open {
+            if !self.0.borrow().is_read(conversation_id) {
+                return;
+            }
+            let Ok(text) = line::open(conversation_id, &staged.turn.so_far()) else { continue };
+            let len = text.len();
+            {
+                let mut state = self.0.borrow_mut();
+                let turn_id = staged.turn.id.clone();
+                let turn = Open { conversation_id: conversation_id.clone(), turn_id, seen: state.position };
+                state.push(conversation_id, Line { position: None, open: Some(Rc::new(turn)), text: text.into() });
+                state.wake_readers_of_all();
+            }
+            line::pause_after_open(&mut unpaused, len).await;
+        }
     }
 }
 
@@ -365,6 +371,13 @@ impl Seat {
     /// Waits until there may be something to take.
     pub(super) async fn news(&self) {
         self.waiting.news.notified().await;
+    }
+
+    /// Waits until the stream has to end.
+    pub(super) async fn end(&self) {
+        while !self.has_ended() {
+            self.news().await;
+        }
     }
 }
 

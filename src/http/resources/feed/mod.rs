@@ -38,16 +38,15 @@ use actix_web::http::header::{self, HeaderName};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::stream;
-use tracing::error;
 
 use self::hang_up::HangUp;
 use self::hub::Hub;
 use self::reader::Reader;
-use super::api::Api;
+use super::api::{Api, ask_sealed};
 use super::query::Query;
 use crate::actors::ListSealed;
 use crate::http::error::{ApiError, Unavailable};
-use crate::store::{Fault, ListSealedError, Position};
+use crate::store::Position;
 use crate::turn::ConversationId;
 
 const PARAMETERS: &[&str] = &["after", "conversation"];
@@ -67,14 +66,9 @@ pub(crate) async fn get(api: Data<Api>, hub: Data<Hub>, request: HttpRequest) ->
         Start::After(position) => Some(*position),
     };
     let (latest, is_known) = match latest(&api, asked).await {
-        Err(ListSealedError::OtherLineage(_)) => (latest(&api, None).await, false),
-        latest => (latest, !matches!(start, Start::Unknown)),
+        Err(ApiError::OtherLineage) => (latest(&api, None).await?, false),
+        latest => (latest?, !matches!(start, Start::Unknown)),
     };
-    let latest = latest.map_err(|error| {
-        let cause = if let ListSealedError::Read(fault) = &error { fault.in_full() } else { error.to_string() };
-        error!(cause, "the store could not be read");
-        ApiError::ReadFailed
-    })?;
     let after = asked.filter(|_| is_known).unwrap_or(latest);
     let hang_up = request.conn_data::<HangUp>().cloned();
     let seat = hub.enter(&api, conversation_id, latest, hang_up);
@@ -91,11 +85,9 @@ pub(crate) async fn get(api: Data<Api>, hub: Data<Hub>, request: HttpRequest) ->
 }
 
 /// Returns the position of the latest turn of the store. Fails if the store has not given the position `after`.
-async fn latest(api: &Api, after: Option<Position>) -> Result<Position, ListSealedError> {
-    match api.handles.reads.list_sealed.send(ListSealed { after, limit: 0 }).await {
-        Ok(page) => page.map(|page| page.latest),
-        Err(cause) => Err(Fault::unreachable("the store did not answer").caused_by(cause).into()),
-    }
+async fn latest(api: &Api, after: Option<Position>) -> Result<Position, ApiError> {
+    let page = ask_sealed(&api.handles.reads.list_sealed, ListSealed { after, limit: 0 }).await?;
+    Ok(page.latest)
 }
 
 /// Where a stream begins.

@@ -1,16 +1,19 @@
+use std::mem;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::web::{Bytes, Data};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tracing::error;
 
 use super::hub::{Seat, Taken};
 use super::line;
-use super::ring::Line;
+use super::ring::{Line, Open};
 use crate::actors::{ListOpenTurns, ListSealed};
 use crate::http::resources::api::{Api, ask_store};
 use crate::http::resources::feed_control::ReaderPlace;
-use crate::http::resources::held_bytes::{FREE_BYTES, HeldBytes};
+use crate::http::resources::held_bytes::HeldBytes;
 use crate::http::resources::parts::next_part;
 use crate::store::{Fault, FaultKind, Lineage, ListSealedError, Position, SealedPage};
 use crate::turn::ConversationId;
@@ -33,15 +36,36 @@ pub(super) struct Reader {
     taken: u64,
     /// The position up to which the reader has to read the store.
     target: u64,
-    /// Whether the open turns of the conversation have to be sent.
-    owes_open: bool,
+    owed: OwedTurns,
     /// The rest of what is sent at present.
     rest: Bytes,
     /// The share of the budget for `rest`, if it is long.
     held: HeldBytes,
+    wait: Wait,
+    /// The share of the budget that the reader has waited for.
+    room: HeldBytes,
     heartbeat_at: Instant,
     ends_at: Instant,
     _place: ReaderPlace,
+}
+
+/// The open turns that have to be read from the store and sent.
+#[derive(Debug, Clone)]
+enum OwedTurns {
+    Nothing,
+    /// All of the reader's conversation.
+    OfConversation,
+    /// A turn whose line the hub wrote before it had come as far as the reader. The turn may be one of the sealed turns
+    /// that the reader has already.
+    One(Rc<Open>),
+}
+
+/// What a reader waits for before it goes on.
+enum Wait {
+    Nothing,
+    Until(Instant),
+    /// Room in the budget for answers.
+    Room(Pin<Box<dyn Future<Output = HeldBytes>>>),
 }
 
 impl Reader {
@@ -57,9 +81,11 @@ impl Reader {
             lineage: after.lineage,
             taken: after.number,
             target: seat.position(),
-            owes_open: seat.conversation_id().is_some(),
+            owed: OwedTurns::at_start(&seat),
             rest: rest.into(),
             held: HeldBytes::default(),
+            wait: Wait::Nothing,
+            room: HeldBytes::default(),
             heartbeat_at: now + api.settings.feed_heartbeat.min(MAX_TIME),
             ends_at: now + api.settings.feed_timeout.min(MAX_TIME),
             api,
@@ -84,8 +110,10 @@ impl Reader {
                 self.look();
                 return Some(line::heartbeat(self.at(self.taken)));
             }
-            if self.owes_open {
-                self.owes_open = false;
+            if !self.has_waited().await {
+                continue;
+            }
+            if !matches!(self.owed, OwedTurns::Nothing) {
                 self.read_open().await;
             } else if self.taken < self.target {
                 self.read_page().await?;
@@ -107,25 +135,64 @@ impl Reader {
         }
     }
 
+    /// Waits for what the reader needs before it goes on, but not longer than up to the next heartbeat or the end of the
+    /// stream. Returns whether the reader can go on.
+    async fn has_waited(&mut self) -> bool {
+        let until = self.heartbeat_at.min(self.ends_at);
+        let waiting = async {
+            match &mut self.wait {
+                Wait::Nothing => {}
+                Wait::Until(moment) => sleep_until(*moment).await,
+                Wait::Room(room) => self.room = room.await,
+            }
+        };
+        let has_waited = tokio::select! {
+            biased;
+            () = waiting => true,
+            () = sleep_until(until) => false,
+            () = self.seat.end() => false,
+        };
+        if has_waited {
+            self.wait = Wait::Nothing;
+        }
+        has_waited
+    }
+
+    /// Takes a share of the budget for these bytes. If there is no room for them, the reader waits for it before it goes
+    /// on.
+    fn share(&mut self, bytes: usize) -> Option<HeldBytes> {
+        let mut room = mem::take(&mut self.room);
+        if self.api.reads.is_covered_by(&room, bytes) {
+            room.shrink(bytes);
+            return Some(room);
+        }
+        drop(room);
+        let held = self.api.reads.try_hold(bytes);
+        if held.is_none() {
+            let reads = self.api.reads.clone();
+            self.wait = Wait::Room(Box::pin(async move { reads.hold(bytes).await }));
+        }
+        held
+    }
+
     /// Takes the next line from the hub, or waits for one.
     async fn take(&mut self) {
-        let len = self.seat.next_len();
-        if len > FREE_BYTES && self.held.bytes() < len {
-            // While the reader waits for the budget, the line may go from the ring.
-            self.held = self.hold(len).await;
-        }
+        // While the reader waits for the budget, the line may go from the ring.
+        let Some(held) = self.share(self.seat.next_len()) else { return };
         match self.seat.take(self.taken) {
             // A reader that was behind has turns already that the hub publishes only now.
             Taken::Line(Line { position: Some(position), .. }) if position <= self.taken => {}
-            Taken::Line(Line { position, text }) => {
+            Taken::Line(Line { open: Some(open), .. }) if open.seen < self.taken => self.owed = OwedTurns::One(open),
+            Taken::Line(Line { position, text, .. }) => {
                 self.taken = position.unwrap_or(self.taken);
                 self.rest = text;
+                self.held = held;
             }
             Taken::Behind { after } => {
                 self.taken = after;
                 self.seat.join_again();
                 self.target = self.seat.position();
-                self.owes_open = self.seat.conversation_id().is_some();
+                self.owed = OwedTurns::at_start(&self.seat);
             }
             Taken::Nothing => {
                 self.look();
@@ -141,37 +208,22 @@ impl Reader {
 
     /// Reads the next page of the store. Returns `None` if the stream has to end.
     async fn read_page(&mut self) -> Option<()> {
-        let (mut next, mut text) = match self.page().await {
-            Ok(page) => page,
-            Err(error) => return self.page_failed(error).await,
-        };
-        self.held = if let Some(held) = self.api.reads.try_hold(text.len()) {
-            held
-        } else {
-            // Read the page again when there is room for it. Until then, it takes no memory.
-            let len = text.len();
-            drop(text);
-            let held = self.hold(len).await;
-            (next, text) = match self.page().await {
-                Ok(page) => page,
-                Err(error) => return self.page_failed(error).await,
-            };
-            held
-        };
-        self.taken = next;
-        self.rest = text.into();
-        Some(())
-    }
-
-    /// Waits a moment, so that the same page is read again. Returns `None` if the stream has to end.
-    async fn page_failed(&self, error: ListSealedError) -> Option<()> {
-        match error {
-            ListSealedError::Read(fault) if fault.kind() != FaultKind::Closed => {
-                error!(cause = fault.in_full(), "the store could not be read for a reader of the feed");
-                self.pause().await;
+        match self.page().await {
+            Ok((next, text)) => {
+                // Without room for it, the page takes no memory, and is read again when there is room.
+                if let Some(held) = self.share(text.len()) {
+                    self.held = held;
+                    self.taken = next;
+                    self.rest = text.into();
+                }
                 Some(())
             }
-            _ => None,
+            Err(ListSealedError::Read(fault)) if fault.kind() != FaultKind::Closed => {
+                error!(cause = fault.in_full(), "the store could not be read for a reader of the feed");
+                self.wait = Wait::Until(Instant::now() + RETRY_AFTER);
+                Some(())
+            }
+            Err(_) => None,
         }
     }
 
@@ -200,49 +252,40 @@ impl Reader {
         text
     }
 
-    /// Reads the open turns of the conversation.
+    /// Reads the open turns that have to be sent. A turn that is sealed by now is no longer open.
     async fn read_open(&mut self) {
-        let Some(id) = self.seat.conversation_id() else { return };
-        let list = ListOpenTurns { conversation_id: id.clone() };
-        let permit = self.api.feed.may_read().await;
-        // The store's failure is logged. The next change of a turn shows it.
-        let Ok(open) = ask_store(&self.api.handles.reads.list_open_turns, list).await else { return };
+        let owed = mem::replace(&mut self.owed, OwedTurns::Nothing);
+        let (conversation_id, one) = match (&owed, self.seat.conversation_id()) {
+            (OwedTurns::One(open), _) => (open.conversation_id.clone(), Some(&open.turn_id)),
+            (OwedTurns::OfConversation, Some(id)) => (id.clone(), None),
+            _ => return,
+        };
+        let list = ListOpenTurns { conversation_id: conversation_id.clone() };
         let mut text = Vec::new();
-        for staged in &open.turns {
-            text.extend(line::open(id, &staged.turn.so_far()).unwrap_or_default());
+        {
+            let _permit = self.api.feed.may_read().await;
+            // The store's failure is logged. The next change of a turn shows it.
+            let Ok(open) = ask_store(&self.api.handles.reads.list_open_turns, list).await else { return };
+            let mut unpaused = 0;
+            for staged in open.turns.iter().filter(|staged| one.is_none_or(|id| *id == staged.turn.id)) {
+                let line = line::open(&conversation_id, &staged.turn.so_far()).unwrap_or_default();
+                text.extend(&line);
+                line::pause_after_open(&mut unpaused, line.len()).await;
+            }
         }
-        drop(permit);
-        if let Some(held) = self.api.reads.try_hold(text.len()) {
-            self.held = held;
-            self.rest = text.into();
-        } else {
-            drop(text);
-            self.pause().await;
-            self.owes_open = true;
-        }
-    }
-
-    /// Waits until the budget has room for these bytes, and takes a share for them. If the stream has to end before,
-    /// the share is empty.
-    async fn hold(&self, len: usize) -> HeldBytes {
-        tokio::select! {
-            held = self.api.reads.hold(len) => held,
-            () = self.end() => HeldBytes::default(),
+        match self.share(text.len()) {
+            Some(held) => {
+                self.held = held;
+                self.rest = text.into();
+            }
+            None => self.owed = owed,
         }
     }
+}
 
-    /// Waits a moment before another attempt.
-    async fn pause(&self) {
-        tokio::select! {
-            () = sleep(RETRY_AFTER) => {}
-            () = self.end() => {}
-        }
-    }
-
-    /// Waits until the stream has to end.
-    async fn end(&self) {
-        while !self.seat.has_ended() {
-            self.seat.news().await;
-        }
+impl OwedTurns {
+    /// Returns what a reader gets when it takes its place at the hub.
+    fn at_start(seat: &Seat) -> Self {
+        if seat.conversation_id().is_some() { Self::OfConversation } else { Self::Nothing }
     }
 }

@@ -1,6 +1,9 @@
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use actix_web::web::Bytes;
+
+use crate::turn::{ConversationId, TurnId};
 
 /// How many lines a hub keeps for readers that are not as fast as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +27,20 @@ impl Default for RingLimits {
 pub(super) struct Line {
     /// The number of the position, if the line is that of a sealed turn.
     pub(super) position: Option<u64>,
+    /// The turn, if the line is that of an open turn.
+    pub(super) open: Option<Rc<Open>>,
     /// The whole event. Clones share it.
     pub(super) text: Bytes,
+}
+
+/// The open turn of a line.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Open {
+    pub(super) conversation_id: ConversationId,
+    pub(super) turn_id: TurnId,
+    /// The position up to which the hub had published sealed turns when it read this turn. The turn is not among them,
+    /// but it may be among those that were sealed later.
+    pub(super) seen: u64,
 }
 
 /// The latest lines, each with a number: 0, 1, 2, ... in the order in which they came.
@@ -76,7 +91,7 @@ mod tests {
     use super::*;
 
     fn line(len: usize) -> Line {
-        Line { position: None, text: vec![b'x'; len].into() }
+        Line { position: None, open: None, text: vec![b'x'; len].into() }
     }
 
     #[test]

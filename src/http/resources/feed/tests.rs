@@ -1,7 +1,7 @@
 //! Streams of the whole application. The system runs on the test's thread, so that time can be paused.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::future::{pending, poll_fn, ready};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,15 +19,15 @@ use uuid::Uuid;
 
 use super::hub::{Hub, Taken};
 use super::ring::RingLimits;
-use crate::actors::{Directory, Facts, ListSealed, Load, Observe};
+use crate::actors::{Directory, Facts, ListOpenTurns, ListSealed, Load, Observe};
 use crate::http::Api;
 use crate::http::error::ApiError;
-use crate::http::stand_in::get;
+use crate::http::stand_in::{StandIn, counting_pauses, get};
 use crate::runtime::{Handles, Intake, Operations, Reads};
 use crate::settings::{HttpSettings, TurnSettings};
-use crate::store::{Fault, FaultKind, Lineage, Position};
+use crate::store::{Fault, FaultKind, Lineage, Position, StagedTurn};
 use crate::testing::{MemoryStore, Probe, TestClock, TurnScript};
-use crate::turn::ConversationId;
+use crate::turn::{ConversationId, OpenTurn, Progress, RunningTime, StepId, StepTimes, TurnId};
 
 /// A system whose parts all run on this thread, and one worker of a server.
 struct Worker {
@@ -36,8 +36,36 @@ struct Worker {
     lists: Probe<ListSealed>,
     /// Whether reads of sealed turns fail.
     fails: Rc<Cell<bool>>,
+    open_reads: OpenReads,
     api: Data<Api>,
     hub: Data<Hub>,
+}
+
+/// The reads of open turns.
+#[derive(Clone, Default)]
+struct OpenReads {
+    /// How many are going on.
+    current: Rc<Cell<usize>>,
+    /// How many went on at the same time at most.
+    most: Rc<Cell<usize>>,
+}
+
+impl OpenReads {
+    /// Returns a reader of this store that takes its time.
+    fn of(&self, store: &MemoryStore) -> Probe<ListOpenTurns> {
+        let (reads, store) = (self.clone(), store.clone());
+        Probe::start(move |list: ListOpenTurns| {
+            let (reads, store) = (reads.clone(), store.clone());
+            reads.current.set(reads.current.get() + 1);
+            reads.most.set(reads.most.get().max(reads.current.get()));
+            async move {
+                let open = store.open_turns(&list.conversation_id);
+                tokio::time::sleep(Duration::from_micros(10)).await;
+                reads.current.set(reads.current.get() - 1);
+                Ok(open)
+            }
+        })
+    }
 }
 
 impl Worker {
@@ -55,6 +83,7 @@ impl Worker {
             let failed = || Fault::new(FaultKind::Disk, "the disk failed").into();
             ready(if failing.get() { Err(failed()) } else { reading.sealed_turns(list.after, list.limit) })
         });
+        let open_reads = OpenReads::default();
         let facts = Facts::new(1);
         let directory = Directory::new(store.recipients(), Arc::new(TestClock::at(0)), TurnSettings::default())
             .telling(facts.clone())
@@ -67,7 +96,7 @@ impl Worker {
             },
             reads: Reads {
                 list_turns: store.lists().recipient(),
-                list_open_turns: store.open_lists().recipient(),
+                list_open_turns: open_reads.of(&store).recipient(),
                 find_revision: store.revisions().recipient(),
                 list_sealed: lists.recipient(),
                 list_conversations: store.conversation_lists().recipient(),
@@ -87,7 +116,7 @@ impl Worker {
             },
         };
         let api = Data::new(Api::new(handles, settings));
-        Self { store, directory, lists, fails, api, hub: Data::new(Hub::with_limits(limits)) }
+        Self { store, directory, lists, fails, open_reads, api, hub: Data::new(Hub::with_limits(limits)) }
     }
 
     async fn observe(&self, script: TurnScript) {
@@ -333,6 +362,104 @@ async fn an_open_turn_is_shown_when_it_changes_and_at_most_once_a_second() {
 }
 
 #[actix_web::test]
+async fn an_open_turn_is_not_shown_after_it_was_sealed_also_if_the_reader_was_ahead_of_the_hub() {
+    let worker = Worker::start();
+    // The hub runs for this reader, and has come as far as the first turn.
+    let mut live = worker.begin("").await;
+    worker.seal("c", "first").await;
+    assert_eq!(live.sealed().await.number, 1);
+    let mut readers = Vec::new();
+    for query in [format!("after={}", worker.at(0)), format!("after={}&conversation=c", worker.at(0))] {
+        readers.push(worker.open(&query).await);
+    }
+    // The hub shows two open turns. One of them is sealed before the readers take anything.
+    worker.observe(TurnScript::new("c", "short").start()).await;
+    worker.observe(TurnScript::new("c", "long").start()).await;
+    assert_eq!(live.within(Duration::from_secs(2)).await.len(), 2);
+    worker.seal("c", "short").await;
+    for mut reader in readers {
+        let events = reader.within(Duration::from_secs(5)).await;
+        let shown: Vec<_> = events
+            .iter()
+            .map(|event| match event.data.pointer("/metrics/turnId") {
+                Some(turn) => format!("sealed {}", turn.as_str().unwrap()),
+                None => format!("open {}", event.data["turnId"].as_str().unwrap()),
+            })
+            .collect();
+        let place = |text: &str| shown.iter().rposition(|shown| shown == text);
+        assert!(place("sealed short").is_some() && place("open short") < place("sealed short"), "{shown:?}");
+        assert!(place("open long").is_some(), "the change of a turn that is still open was lost: {shown:?}");
+        assert_eq!(shown.iter().filter(|shown| *shown == "sealed short").count(), 1, "{shown:?}");
+    }
+}
+
+#[actix_web::test]
+async fn the_hubs_of_all_workers_read_the_open_turns_of_one_conversation_at_a_time() {
+    let worker = Worker::start();
+    let other = Data::new(Hub::with_limits(RingLimits::default()));
+    let mut streams = [worker.begin("").await, worker.begin("").await];
+    let request = TestRequest::get().uri("/feed").to_http_request();
+    let response = super::get(worker.api.clone(), other, request).await.unwrap();
+    streams[1] = Stream { body: Box::pin(response.into_body()), text: String::new() };
+    for n in 0..40 {
+        worker.observe(TurnScript::new(&format!("c{n}"), "t").start()).await;
+    }
+    for stream in &mut streams {
+        assert_eq!(stream.within(Duration::from_secs(3)).await.len(), 40);
+    }
+    assert_eq!(worker.open_reads.most.get(), 1);
+}
+
+#[actix_web::test]
+async fn other_requests_may_run_between_the_open_turns_that_a_hub_shows() {
+    let turn = |nth: usize| {
+        let mut turn = OpenTurn::new(TurnId::new(format!("t{nth}")).unwrap());
+        for step in 0..500 {
+            let step_id = StepId::new(format!("{step:0>200}")).unwrap();
+            turn.fold(&Progress::StepComplete { step_id, times: StepTimes::default(), model: None, provider: None });
+        }
+        StagedTurn { turn, last_event_at: RunningTime::new(0) }
+    };
+    let open: Vec<_> = (1..=9).map(turn).collect();
+    let api = StandIn::default().serving();
+    let hub = Hub::with_limits(RingLimits::default());
+    let _seat = hub.enter(&api, None, Position { lineage: Lineage(Uuid::nil()), number: 0 }, None);
+    let conversation_id = ConversationId::new("c").unwrap();
+    let ((), pauses) = counting_pauses(hub.push_open(&conversation_id, open.iter())).await;
+    assert_eq!(pauses, 9, "a pause after each long turn");
+}
+
+#[actix_web::test]
+async fn a_reader_that_waits_for_the_budget_gets_comments_and_ends_in_time() {
+    let settings =
+        HttpSettings { max_read_bytes: 300 * 1024, feed_timeout: Duration::from_secs(40), ..HttpSettings::default() };
+    let worker = Worker::with(settings, RingLimits::default());
+    let mut script = TurnScript::new("c", "long");
+    for step in 0..3000 {
+        script = script.usage(step, 10, 1);
+    }
+    worker.observe(script).await;
+    let _share = worker.api.reads.try_hold(200 * 1024).unwrap();
+    // There is no room for the open turn of the first reader, for the line of the second one, and for the page of the
+    // third one.
+    let mut readers = vec![worker.begin("conversation=c").await, worker.begin("").await];
+    worker.seal("c", "long").await;
+    readers.push(worker.begin(&format!("after={}", worker.at(0))).await);
+    let started = Instant::now();
+    let reads = readers.iter_mut().map(|reader| async {
+        let mut comments = Vec::new();
+        while let Some(block) = reader.block().await {
+            assert!(block.starts_with(": nothing new\n"), "{block}");
+            comments.push(started.elapsed().as_secs());
+        }
+        (comments, started.elapsed().as_secs())
+    });
+    for (comments, ended_after) in futures_util::future::join_all(reads).await {
+        assert_eq!((comments, ended_after), (vec![15, 30], 40));
+    }
+}
+
+#[actix_web::test]
 async fn a_comment_comes_each_fifteen_seconds_and_tells_how_far_the_reader_has_come() {
     let worker = Worker::start();
     let mut stream = worker.begin("conversation=quiet").await;
@@ -506,8 +633,10 @@ async fn a_turn_longer_than_a_part_comes_whole_also_if_the_budget_for_answers_is
 #[derive(Debug, Clone)]
 enum Step {
     Seal(u8),
-    /// A turn that stays open changes.
+    /// An open turn changes.
     Change,
+    /// The turn that has changed is sealed.
+    SealChanged,
     Begin {
         conversation: Option<u8>,
         from_start: bool,
@@ -529,7 +658,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let conversation = prop_oneof![Just(None), (0..3_u8).prop_map(Some)];
     let step = prop_oneof![
         5 => (1..25_u8).prop_map(Step::Seal),
-        1 => Just(Step::Change),
+        2 => Just(Step::Change),
+        1 => Just(Step::SealChanged),
         2 => (conversation, any::<bool>()).prop_map(|(conversation, from_start)| Step::Begin { conversation, from_start }),
         5 => (any::<usize>(), 1..60_u8).prop_map(|(reader, events)| Step::Take { reader, events }),
         2 => any::<usize>().prop_map(|reader| Step::Resume { reader }),
@@ -546,6 +676,8 @@ struct Client {
     begun_after: u64,
     last_id: String,
     taken: Vec<u64>,
+    /// The ids of the turns that came sealed.
+    sealed: HashSet<String>,
 }
 
 impl Client {
@@ -561,8 +693,15 @@ impl Client {
         if let Some(id) = block.split('\n').find_map(|line| line.strip_prefix("id: ")) {
             self.last_id = id.to_owned();
         }
+        let data = block.split('\n').find_map(|line| line.strip_prefix("data: ")).unwrap_or("null");
+        let data: serde_json::Value = serde_json::from_str(data).unwrap();
         if block.contains("event: turn-sealed") {
             self.taken.push(self.last_id.parse::<Position>().unwrap().number);
+            self.sealed.insert(data["metrics"]["turnId"].as_str().unwrap().to_owned());
+        }
+        if block.contains("event: turn-open") {
+            let turn = data["turnId"].as_str().unwrap();
+            assert!(!self.sealed.contains(turn), "{turn} is shown as open after it was sealed");
         }
         assert!(!block.contains("event: reset"));
         true
@@ -573,7 +712,7 @@ async fn serve(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let limits = RingLimits { lines: 12, bytes: 3000, waiting: 5 };
     let worker = Rc::new(Worker::with(HttpSettings::default(), limits));
     let mut clients: Vec<Client> = Vec::new();
-    let (mut sealed, mut changes, mut sealing) = (0_u32, 0, Vec::new());
+    let (mut sealed, mut changes, mut opened, mut sealing) = (0_u32, 0, 0, Vec::new());
     for step in steps {
         let count = clients.len().max(1);
         match step {
@@ -586,7 +725,11 @@ async fn serve(steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::Change => {
                 changes += 1;
-                worker.observe(TurnScript::new("c0", "open").usage(0, changes, 1)).await;
+                worker.observe(TurnScript::new("c0", &format!("open{opened}")).usage(0, changes, 1)).await;
+            }
+            Step::SealChanged => {
+                worker.seal("c0", &format!("open{opened}")).await;
+                opened += 1;
             }
             Step::Begin { .. } | Step::Resume { .. } if worker.fails.get() => {}
             Step::Begin { conversation, from_start } => {
@@ -594,7 +737,8 @@ async fn serve(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let begun_after = if from_start { 0 } else { worker.latest().number };
                 let last_id = worker.at(begun_after).to_string();
                 let stream = Client::connect(&worker, conversation.as_deref(), &last_id).await;
-                clients.push(Client { stream, conversation, begun_after, last_id, taken: Vec::new() });
+                let (taken, sealed) = (Vec::new(), HashSet::new());
+                clients.push(Client { stream, conversation, begun_after, last_id, taken, sealed });
             }
             Step::Take { reader, events } => {
                 if let Some(client) = clients.get_mut(reader % count) {
