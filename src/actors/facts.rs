@@ -25,6 +25,8 @@ pub struct TurnSealed {
 pub enum Fact {
     /// A turn was sealed. The turns of one conversation come in the order of their ordinals.
     TurnSealed(Box<TurnSealed>),
+    /// A conversation was erased: all its turns so far are gone. Turns of it that come later are of a new life.
+    Erased(ConversationId),
     /// The subscriber was too slow: this many facts before the next one were lost. The ordinals have no gaps, so the
     /// subscriber can read the missed turns from the store.
     Missed(u64),
@@ -37,13 +39,18 @@ impl Message for Fact {
 /// The maximum number of facts that are kept for subscribers. More would be a second store, in memory.
 const MAX_KEPT: usize = 1 << 20;
 
+/// How many erased conversations are kept for those who read sealed turns from the store.
+const ERASED_KEPT: usize = 256;
+
 /// The queue of facts: a ring of the latest facts, from which each subscriber reads at its own pace.
 ///
 /// A slow subscriber delays nobody. The ring does not grow, and publishing does not wait. A subscriber that falls
 /// behind by more facts than the ring holds misses the oldest ones and is told how many.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    ring: Sender<Box<TurnSealed>>,
+    ring: Sender<Fact>,
+    /// The conversations that were erased, for those who read sealed turns from the store.
+    erased: Sender<ConversationId>,
     /// The number of facts so far. It wakes those who read sealed turns from the store.
     sealed: watch::Sender<u64>,
     open: Watches,
@@ -52,7 +59,12 @@ pub struct Facts {
 impl Facts {
     /// Returns a queue that keeps the latest facts: `kept` of them, rounded up to a power of two.
     pub fn new(kept: usize) -> Self {
-        Self { ring: Sender::new(kept.clamp(1, MAX_KEPT)), sealed: watch::Sender::new(0), open: Watches::default() }
+        Self {
+            ring: Sender::new(kept.clamp(1, MAX_KEPT)),
+            erased: Sender::new(ERASED_KEPT),
+            sealed: watch::Sender::new(0),
+            open: Watches::default(),
+        }
     }
 
     /// Returns a subscription to all facts that are published from now on.
@@ -64,11 +76,24 @@ impl Facts {
     pub(super) fn tell(&self, fact: impl FnOnce() -> TurnSealed) {
         if self.ring.receiver_count() > 0 {
             // Sending fails if the last subscriber has just gone. Then nobody wants the fact.
-            let _ = self.ring.send(Box::new(fact()));
+            let _ = self.ring.send(Fact::TurnSealed(Box::new(fact())));
         }
         if self.sealed.receiver_count() > 0 {
             self.sealed.send_modify(|count| *count += 1);
         }
+    }
+
+    /// Publishes that a conversation was erased.
+    pub(super) fn tell_erased(&self, conversation_id: &ConversationId) {
+        // Sending fails if nobody listens.
+        let _ = self.ring.send(Fact::Erased(conversation_id.clone()));
+        let _ = self.erased.send(conversation_id.clone());
+    }
+
+    /// Returns a receiver of the conversations that are erased from now on.
+    #[cfg(feature = "server")]
+    pub(crate) fn erased(&self) -> Receiver<ConversationId> {
+        self.erased.subscribe()
     }
 
     /// Returns a receiver that sees a change whenever a fact is published from now on.
@@ -99,7 +124,7 @@ impl Facts {
 /// needs every turn reads the store, beginning after the last ordinal it has seen.
 #[derive(Debug)]
 pub struct Subscription {
-    ring: Receiver<Box<TurnSealed>>,
+    ring: Receiver<Fact>,
 }
 
 impl Subscription {
@@ -108,7 +133,7 @@ impl Subscription {
     /// Dropping the future loses no fact.
     pub async fn next(&mut self) -> Option<Fact> {
         match self.ring.recv().await {
-            Ok(sealed) => Some(Fact::TurnSealed(sealed)),
+            Ok(fact) => Some(fact),
             Err(RecvError::Lagged(missed)) => Some(Fact::Missed(missed)),
             Err(RecvError::Closed) => None,
         }

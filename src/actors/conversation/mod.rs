@@ -443,6 +443,7 @@ impl Conversation {
                 Err(error) => Err(EraseError::StoreUnavailable(no_answer(error))),
             };
             if answer == Ok(true) {
+                conversation.facts.iter().for_each(|facts| facts.tell_erased(&conversation.id));
                 tracing::info!(conversationId = %conversation.id, "conversation erased");
             }
             // All but the first found nothing.

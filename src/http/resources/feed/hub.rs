@@ -1,5 +1,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::mem;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use actix_web::rt;
 use futures_util::stream::{self, StreamExt};
 use indexmap::IndexMap;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::error;
@@ -17,9 +18,10 @@ use super::line;
 #[cfg(test)]
 use super::ring::RingLimits;
 use super::ring::{Line, Open, Ring};
-use crate::actors::{Feed, ListOpenTurns, OpenWatch};
-use crate::http::resources::api::{Api, ask_store};
-use crate::store::{Position, SealedPage, StagedTurn};
+use crate::actors::{Feed, ListOpenTurns, ListTurns, OpenWatch};
+use crate::http::error::ApiError;
+use crate::http::resources::api::{Api, ask_reader, ask_store};
+use crate::store::{Position, SealedPage, StagedTurn, TurnRange};
 use crate::turn::{ConversationId, TurnId};
 
 /// An open turn is shown at most once in this time.
@@ -66,6 +68,8 @@ struct Waiting {
     /// For a reader of one conversation: the position of the hub before the first of these lines. There is no turn of
     /// the conversation between the last one that the reader took and this position.
     before: Cell<u64>,
+    /// How many lines about erasures wait for the reader.
+    erasures: Cell<u64>,
 }
 
 /// The place of one reader at its hub. Dropping it leaves the hub.
@@ -84,7 +88,8 @@ pub(super) enum Taken {
     /// There is no line yet.
     Nothing,
     /// Lines for this reader are gone. It has everything up to the position, and has to read the store from there on.
-    Behind { after: u64 },
+    /// `missed_erasure` says whether one of the lines was about an erasure.
+    Behind { after: u64, missed_erasure: bool },
     /// The stream has to end.
     End,
 }
@@ -127,9 +132,10 @@ impl Hub {
         let facts = &api.handles.operations.facts;
         let feed = Feed::after(api.handles.reads.list_sealed.clone(), facts, latest);
         let watch = Rc::new(facts.watch_open());
+        let erased = facts.erased();
         state.tasks += 1;
         let ending = Ending { hub: self.clone(), task: state.tasks };
-        let run = Self::run(self.clone(), api.clone(), feed, Rc::clone(&watch), api.feed.ended());
+        let run = Self::run(self.clone(), api.clone(), feed, Rc::clone(&watch), erased, api.feed.ended());
         state.position = latest.number;
         let task = rt::spawn(async move {
             let _ending = ending;
@@ -139,7 +145,16 @@ impl Hub {
         watch
     }
 
-    async fn run(self, api: Api, feed: Feed, watch: Rc<OpenWatch>, mut ended: watch::Receiver<bool>) {
+    async fn run(
+        self,
+        api: Api,
+        feed: Feed,
+        watch: Rc<OpenWatch>,
+        mut erased: broadcast::Receiver<ConversationId>,
+        mut ended: watch::Receiver<bool>,
+    ) {
+        // The conversations that were erased since the last page came. The next page may have been read before that.
+        let mut erased_since = HashSet::new();
         // A page that is being read stays in this stream, so the other branches below never interrupt it.
         let mut pages = pin!(stream::unfold(feed, |mut feed| async {
             let page = feed.next_page().await.transpose()?;
@@ -156,8 +171,21 @@ impl Hub {
             tokio::select! {
                 biased;
                 _ = ended.wait_for(|ended| *ended) => return,
+                id = erased.recv() => match id {
+                    Ok(id) => {
+                        self.tell_erased(&id);
+                        erased_since.insert(id);
+                    }
+                    // Too much was erased at once for this thread. The clients connect again, and read anew.
+                    Err(_) => return,
+                },
                 page = pages.next() => match page {
-                    Some(Ok(page)) => self.publish(&page),
+                    Some(Ok(mut page)) => {
+                        if leave_out_erased(&api, &mut page, &mem::take(&mut erased_since)).await.is_err() {
+                            return;
+                        }
+                        self.publish(&page);
+                    }
                     Some(Err(fault)) => error!(cause = fault.in_full(), "the store could not be read for the feed"),
                     None => return,
                 },
@@ -175,6 +203,20 @@ impl Hub {
         }
     }
 
+    /// Empties the lines of an erased conversation, and puts a line about the erasure into the ring.
+    fn tell_erased(&self, conversation_id: &ConversationId) {
+        let mut state = self.0.borrow_mut();
+        state.ring.erase(conversation_id);
+        // If the line cannot be written, the log has the reason.
+        if state.is_read(conversation_id)
+            && let Ok(text) = line::erased(conversation_id)
+        {
+            let (conversation_id, text) = (conversation_id.clone(), text.into());
+            state.push(Line { conversation_id, is_erasure: true, position: None, open: None, text });
+            state.wake_readers_of_all();
+        }
+    }
+
     /// Puts the lines of sealed turns into the ring, but only those of turns that somebody reads.
     fn publish(&self, page: &SealedPage) {
         let mut state = self.0.borrow_mut();
@@ -183,8 +225,13 @@ impl Hub {
             if state.is_read(&turn.conversation_id)
                 && let Ok(text) = line::sealed(turn)
             {
-                let line = Line { position: Some(turn.position.number), open: None, text: text.into() };
-                state.push(&turn.conversation_id, line);
+                state.push(Line {
+                    conversation_id: turn.conversation_id.clone(),
+                    is_erasure: false,
+                    position: Some(turn.position.number),
+                    open: None,
+                    text: text.into(),
+                });
             }
             state.position = turn.position.number;
         }
@@ -219,7 +266,13 @@ impl Hub {
                 let mut state = self.0.borrow_mut();
                 let turn_id = staged.turn.id.clone();
                 let turn = Open { conversation_id: conversation_id.clone(), turn_id, seen: state.position };
-                state.push(conversation_id, Line { position: None, open: Some(Rc::new(turn)), text: text.into() });
+                state.push(Line {
+                    conversation_id: conversation_id.clone(),
+                    is_erasure: false,
+                    position: None,
+                    open: Some(Rc::new(turn)),
+                    text: text.into(),
+                });
                 state.wake_readers_of_all();
             }
             line::pause_after_open(&mut unpaused, len).await;
@@ -227,15 +280,40 @@ impl Hub {
     }
 }
 
+/// Leaves the turns of erased conversations out of a page that may have been read before they were erased. Turns that are
+/// in the store stay: they are of a new life.
+async fn leave_out_erased(api: &Api, page: &mut SealedPage, erased: &HashSet<ConversationId>) -> Result<(), ApiError> {
+    if erased.is_empty() {
+        return Ok(());
+    }
+    let mut turns = Vec::with_capacity(page.turns.len());
+    for turn in mem::take(&mut page.turns) {
+        let is_there = if erased.contains(&turn.conversation_id) {
+            let range = TurnRange::after(turn.conversation_id.clone(), turn.turn.ordinal.get() - 1, 1);
+            ask_reader(&api.handles.reads.list_turns, ListTurns(range)).await?.first() == Some(&turn.turn)
+        } else {
+            true
+        };
+        turns.extend(is_there.then_some(turn));
+    }
+    page.turns = turns;
+    Ok(())
+}
+
 impl State {
     fn is_read(&self, id: &ConversationId) -> bool {
         !self.of_all.is_empty() || self.of_one.contains_key(id)
     }
 
-    fn push(&mut self, id: &ConversationId, line: Line) {
+    fn push(&mut self, line: Line) {
+        let (id, is_erasure) = (line.conversation_id.clone(), line.is_erasure);
         let number = self.ring.push(line);
         let most = self.ring.limits().waiting;
-        for waiting in self.of_one.get(id).into_iter().flat_map(IndexMap::values) {
+        let concerned = self.of_one.get(&id).into_iter().flat_map(IndexMap::values);
+        for waiting in self.of_all.values().chain(concerned).filter(|_| is_erasure) {
+            waiting.erasures.set(waiting.erasures.get() + 1);
+        }
+        for waiting in self.of_one.get(&id).into_iter().flat_map(IndexMap::values) {
             let mut lines = waiting.lines.borrow_mut();
             if let Some(numbers) = &mut *lines {
                 if numbers.is_empty() {
@@ -289,9 +367,14 @@ impl Drop for Ending {
 }
 
 impl Waiting {
+    fn note_taken(&self, line: &Line) {
+        self.erasures.set(self.erasures.get().saturating_sub(u64::from(line.is_erasure)));
+    }
+
     /// Makes the reader wait for the lines that come from now on.
     fn join(&self, state: &State) {
         self.next.set(state.ring.end());
+        self.erasures.set(0);
         *self.lines.borrow_mut() = Some(VecDeque::new());
     }
 }
@@ -334,23 +417,26 @@ impl Seat {
         if has_ended.get() {
             return Taken::End;
         }
+        let missed_erasure = self.waiting.erasures.get() > 0;
         let state = self.hub.0.borrow();
         if self.conversation_id.is_none() {
             return match state.ring.get(next.get()) {
                 Some(line) => {
                     next.set(next.get() + 1);
+                    self.waiting.note_taken(line);
                     Taken::Line(line.clone())
                 }
                 None if next.get() == state.ring.end() => Taken::Nothing,
-                None => Taken::Behind { after: taken },
+                None => Taken::Behind { after: taken, missed_erasure },
             };
         }
-        let behind = Taken::Behind { after: before.get().max(taken) };
+        let behind = Taken::Behind { after: before.get().max(taken), missed_erasure };
         let mut lines = lines.borrow_mut();
         let Some(numbers) = &mut *lines else { return behind };
         match numbers.front().map(|number| state.ring.get(*number)) {
             Some(Some(line)) => {
                 numbers.pop_front();
+                self.waiting.note_taken(line);
                 Taken::Line(line.clone())
             }
             Some(None) => behind,

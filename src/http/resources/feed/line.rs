@@ -24,6 +24,20 @@ pub(super) fn reset(now: Position) -> Bytes {
     format!("id: {now}\nevent: reset\ndata: {{\"position\":\"{now}\"}}\n\n").into()
 }
 
+/// Returns the event which says that a conversation was erased. It has no id: whoever connects again does not get it.
+pub(super) fn erased(conversation_id: &ConversationId) -> Result<Vec<u8>, ApiError> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Line<'a> {
+        conversation_id: &'a ConversationId,
+    }
+
+    let mut line = b"event: erased\ndata: ".to_vec();
+    write(&Line { conversation_id }, &mut line)?;
+    line.extend(b"\n\n");
+    Ok(line)
+}
+
 /// Returns the lines that show an idle client that the connection works. They make no event. The client has every turn
 /// that it asked for up to the position, so it continues after it.
 pub(super) fn heartbeat(seen: Position) -> Bytes {
@@ -119,6 +133,8 @@ mod tests {
     fn the_other_lines_tell_where_to_continue() {
         assert_eq!(text(beginning(position(2))), format!("retry: 1000\nid: {TWO}\n\n"));
         assert_eq!(text(heartbeat(position(2))), format!(": nothing new\nid: {TWO}\n\n"));
+        let erased = text(erased(&ConversationId::new("a \"b\"").unwrap()).unwrap());
+        assert_eq!(erased, "event: erased\ndata: {\"conversationId\":\"a \\\"b\\\"\"}\n\n");
         let reset = text(reset(position(2)));
         assert_eq!(reset, format!("id: {TWO}\nevent: reset\ndata: {{\"position\":\"{TWO}\"}}\n\n"));
     }

@@ -188,8 +188,12 @@ impl Reader {
                 self.rest = text;
                 self.held = held;
             }
-            Taken::Behind { after } => {
+            Taken::Behind { after, missed_erasure } => {
                 self.taken = after;
+                if missed_erasure {
+                    // It is too late to name the conversation.
+                    self.rest = line::reset(self.at(after));
+                }
                 self.seat.join_again();
                 self.target = self.seat.position();
                 self.owed = OwedTurns::at_start(&self.seat);

@@ -25,6 +25,9 @@ impl Default for RingLimits {
 /// An event as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
+    pub(super) conversation_id: ConversationId,
+    /// Whether the line says that the conversation was erased.
+    pub(super) is_erasure: bool,
     /// The number of the position, if the line is that of a sealed turn.
     pub(super) position: Option<u64>,
     /// The turn, if the line is that of an open turn.
@@ -75,6 +78,14 @@ impl Ring {
         number
     }
 
+    /// Empties the lines of a conversation.
+    pub(super) fn erase(&mut self, conversation_id: &ConversationId) {
+        for line in self.lines.iter_mut().filter(|line| line.conversation_id == *conversation_id && !line.is_erasure) {
+            self.bytes -= line.text.len();
+            (line.open, line.text) = (None, Bytes::new());
+        }
+    }
+
     /// Returns the number of the next line.
     pub(super) fn end(&self) -> u64 {
         self.first + self.lines.len() as u64
@@ -91,7 +102,12 @@ mod tests {
     use super::*;
 
     fn line(len: usize) -> Line {
-        Line { position: None, open: None, text: vec![b'x'; len].into() }
+        line_of("c", len)
+    }
+
+    fn line_of(conversation: &str, len: usize) -> Line {
+        let conversation_id = ConversationId::new(conversation).unwrap();
+        Line { conversation_id, is_erasure: false, position: Some(7), open: None, text: vec![b'x'; len].into() }
     }
 
     #[test]
@@ -102,6 +118,20 @@ mod tests {
         }
         assert_eq!(ring.end(), 5);
         assert_eq!([0, 1, 2, 4, 5].map(|at| ring.get(at).is_some()), [false, false, true, true, false]);
+    }
+
+    #[test]
+    fn the_lines_of_an_erased_conversation_are_empty_and_keep_their_numbers_and_positions() {
+        let mut ring = Ring::new(RingLimits { bytes: 100, ..RingLimits::default() });
+        for conversation in ["c", "d", "c"] {
+            ring.push(line_of(conversation, 30));
+        }
+        ring.push(Line { is_erasure: true, position: None, ..line_of("c", 5) });
+        ring.erase(&ConversationId::new("c").unwrap());
+        let seen = [0, 1, 2, 3].map(|at| ring.get(at).map(|line| (line.text.len(), line.position)));
+        assert_eq!(seen, [Some((0, Some(7))), Some((30, Some(7))), Some((0, Some(7))), Some((5, None))]);
+        ring.push(line_of("e", 60));
+        assert!(ring.get(0).is_some(), "the empty lines take no bytes");
     }
 
     #[test]

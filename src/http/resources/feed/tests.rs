@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::hub::{Hub, Taken};
 use super::ring::RingLimits;
-use crate::actors::{Directory, Facts, ListOpenTurns, ListSealed, Load, Observe};
+use crate::actors::{Directory, Erase, Facts, ListOpenTurns, ListSealed, Load, Observe};
 use crate::http::Api;
 use crate::http::error::ApiError;
 use crate::http::stand_in::{StandIn, counting_pauses, get};
@@ -147,6 +147,11 @@ impl Worker {
         let mut stream = self.open(query).await;
         assert_eq!(stream.block().await.unwrap().split('\n').next(), Some("retry: 1000"));
         stream
+    }
+
+    async fn erase(&self, conversation: &str) {
+        let conversation_id = ConversationId::new(conversation).unwrap();
+        assert_eq!(self.directory.send(Erase { conversation_id }).await.unwrap(), Ok(true));
     }
 
     fn latest(&self) -> Position {
@@ -287,6 +292,76 @@ async fn a_position_that_the_store_has_not_given_is_answered_by_a_reset_and_the_
     worker.seal("c", "two").await;
     for mut stream in streams {
         assert_eq!(stream.sealed().await.number, 2);
+    }
+}
+
+fn erased(conversation: &str) -> Event {
+    let data = serde_json::json!({ "conversationId": conversation });
+    Event { name: "erased".into(), id: None, data }
+}
+
+#[actix_web::test]
+async fn an_erasure_is_told_to_the_readers_of_the_conversation_and_of_all() {
+    let worker = Worker::start();
+    let [mut all, mut one, mut other] =
+        [worker.begin("").await, worker.begin("conversation=c").await, worker.begin("conversation=d").await];
+    worker.seal("c", "one").await;
+    for stream in [&mut all, &mut one] {
+        assert_eq!(stream.sealed().await.number, 1);
+    }
+    worker.erase("c").await;
+    worker.seal("c", "one").await;
+    worker.seal("d", "one").await;
+    for (stream, positions) in [(&mut all, vec![2, 3]), (&mut one, vec![2])] {
+        assert_eq!(stream.event().await.unwrap(), erased("c"));
+        for position in positions {
+            assert_eq!(stream.sealed().await.number, position, "a turn of the new life");
+        }
+    }
+    assert_eq!(other.sealed().await.number, 3);
+    let mut again = worker.begin(&format!("after={}", worker.at(0))).await;
+    assert_eq!(again.sealed().await.number, 2, "an erasure is not told again");
+}
+
+#[actix_web::test]
+async fn a_reader_gets_no_turn_of_an_erased_conversation_that_still_waits_for_it() {
+    let worker = Worker::start();
+    let [mut quick, mut slow] = [worker.begin("").await, worker.begin("").await];
+    for (conversation, turn) in [("c", "one"), ("d", "one"), ("c", "two")] {
+        worker.seal(conversation, turn).await;
+    }
+    for number in 1..=3 {
+        assert_eq!(quick.sealed().await.number, number);
+    }
+    worker.erase("c").await;
+    assert_eq!(quick.event().await.unwrap(), erased("c"));
+    assert_eq!(slow.sealed().await.number, 2);
+    assert_eq!(slow.event().await.unwrap(), erased("c"));
+    worker.seal("d", "two").await;
+    assert_eq!(slow.sealed().await.number, 4);
+}
+
+#[actix_web::test]
+async fn a_reader_that_has_missed_an_erasure_is_told_to_read_anew() {
+    let worker = Worker::with(HttpSettings::default(), RingLimits { lines: 3, ..RingLimits::default() });
+    for query in ["", "conversation=c"] {
+        let [mut quick, mut slow] = [worker.begin("").await, worker.begin(query).await];
+        worker.seal("c", "one").await;
+        let first = quick.sealed().await;
+        assert_eq!(slow.sealed().await, first);
+        worker.erase("c").await;
+        assert_eq!(quick.event().await.unwrap(), erased("c"));
+        let mut last = first;
+        for turn in 0..4 {
+            worker.seal("c", &format!("{query}{turn}")).await;
+            last = quick.sealed().await;
+        }
+        let reset = slow.event().await.unwrap();
+        assert_eq!((reset.name.as_str(), reset.id), ("reset", Some(first.to_string())), "{query}");
+        for number in first.number + 1..=last.number {
+            assert_eq!(slow.sealed().await.number, number);
+        }
+        worker.erase("c").await;
     }
 }
 
