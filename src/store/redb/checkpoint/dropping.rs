@@ -86,7 +86,9 @@ impl Old {
         let mut tally = Tally::default();
         for (key, record, turns) in &self.conversations {
             let mut sums = ConversationSums::default();
-            turns.iter().for_each(|turn| sums.add(&tally.count_parts(turn, book)));
+            for turn in turns {
+                sums.add(&tally.count_parts(turn, book));
+            }
             tables.drop_turns(*key, record, turns, &sums)?;
             rollups.take_from_conversation(generation, *key, &sums)?;
         }

@@ -586,12 +586,12 @@ pub(super) fn count(
     mut record: ConversationRecord,
 ) -> Result<ConversationRecord, Failure> {
     let all = (key, 0)..=(key, u64::MAX);
-    let mut last = record.sealed_turns;
+    let mut ordinal = record.sealed_turns;
     for row in turns.range(all.clone())? {
         let (place, value) = row?;
-        last = place.value().1;
+        ordinal = place.value().1;
         let bytes = value.value().verify(&place.value());
-        let turn = bytes.ok().zip(Ordinal::new(last)).map(|(bytes, at)| record::decode_sealed(at, bytes));
+        let turn = bytes.ok().zip(Ordinal::new(ordinal)).map(|(bytes, at)| record::decode_sealed(at, bytes));
         if let Some(Ok(turn)) = turn {
             record.count_stored(&turn);
         }
@@ -599,7 +599,7 @@ pub(super) fn count(
     if let Some(lost) = lost
         && let Some(row) = lost.range(all)?.next_back()
     {
-        last = last.max(row?.0.value().1);
+        ordinal = ordinal.max(row?.0.value().1);
     }
-    Ok(ConversationRecord { sealed_turns: last, ..record })
+    Ok(ConversationRecord { sealed_turns: ordinal, ..record })
 }

@@ -45,7 +45,7 @@ impl ConversationRecord {
 
     /// Updates the facts about turns with the next turn, which was sealed at `sealed_at`.
     pub(crate) fn count(&mut self, turn: &SealedTurn, sealed_at: EpochMillis, is_first: bool) {
-        self.take_labels(&turn.model, &turn.project);
+        (self.model, self.project) = (turn.model.clone(), turn.project.clone());
         self.take_figures(&turn.metrics, turn.ended_at.unwrap_or(sealed_at), is_first);
     }
 
@@ -54,12 +54,8 @@ impl ConversationRecord {
         let is_first = self.sealed_turns == 0;
         self.sealed_turns = turn.ordinal.get();
         self.last_sealed_at = self.last_sealed_at.max(turn.sealed_at);
-        self.take_labels(&turn.model, &turn.project);
+        (self.model, self.project) = (turn.model.clone(), turn.project.clone());
         self.take_figures(&turn.metrics, turn.ended_at.unwrap_or(turn.sealed_at), is_first);
-    }
-
-    fn take_labels(&mut self, model: &Option<Label>, project: &Option<Label>) {
-        (self.model, self.project) = (model.clone(), project.clone());
     }
 
     fn take_figures(&mut self, metrics: &TurnMetrics, at: EpochMillis, is_first: bool) {
