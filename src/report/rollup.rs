@@ -146,7 +146,7 @@ impl Rollup {
     }
 
     /// Returns the number of tokens of prompts and output.
-    pub(crate) fn tokens(&self) -> i128 {
+    pub fn tokens(&self) -> i128 {
         self.sums.input_tokens + self.sums.output_tokens
     }
 
