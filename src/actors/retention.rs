@@ -56,11 +56,15 @@ impl Retention {
             tracing::info!(turns = dropped, "turns were dropped because of their age");
         }
         let ahead = match end {
-            Ok(()) => {
-                self.report.sweeps += 1;
+            Ok(is_whole) => {
+                self.report.sweeps += u64::from(is_whole);
                 None
             }
             Err(DropError::ClockAhead { by }) => Some(by),
+            Err(error @ DropError::Repricing) => {
+                tracing::debug!(%error, "old turns are dropped later");
+                return;
+            }
             Err(error) => {
                 tracing::warn!(%error, "old turns could not be dropped; trying again later");
                 return;
@@ -96,8 +100,8 @@ impl Actor for Retention {
 /// The outcome of a sweep.
 struct Swept {
     dropped: u64,
-    /// Whether the sweep came to its end.
-    end: Result<(), DropError>,
+    /// Whether all conversations were searched. If not, the store has ended.
+    end: Result<bool, DropError>,
 }
 
 async fn sweep(store: Recipient<DropTurns>, clock: SharedClock, keep: Duration) -> Swept {
@@ -107,11 +111,11 @@ async fn sweep(store: Recipient<DropTurns>, clock: SharedClock, keep: Duration) 
         let end = match store.send(DropTurns { keep, now: clock.now() }).await {
             Ok(Ok(step)) => {
                 dropped += step.turns;
-                step.is_done.then_some(Ok(()))
+                step.is_done.then_some(Ok(true))
             }
             Ok(Err(error)) => Some(Err(error)),
             // The store has ended.
-            Err(_) => Some(Ok(())),
+            Err(_) => Some(Ok(false)),
         };
         if let Some(end) = end {
             return Swept { dropped, end };
@@ -208,6 +212,7 @@ mod tests {
             ready(match asked.fetch_add(1, Ordering::Relaxed) {
                 0 => Err(DropError::ClockAhead { by: 3 * DAY }),
                 1 => Err(Fault::new(FaultKind::Disk, "the disk failed").into()),
+                2 => Err(DropError::Repricing),
                 _ => Ok(DroppedTurns { turns: 1, is_done: true }),
             })
         });
@@ -216,6 +221,8 @@ mod tests {
         assert_eq!(report(&retention).await.clock_ahead_by, Some(3 * DAY));
         sleep(MAX_PERIOD).await;
         assert_eq!(report(&retention).await.clock_ahead_by, Some(3 * DAY), "a failure says nothing about the clock");
+        sleep(MAX_PERIOD).await;
+        assert_eq!(report(&retention).await.sweeps, 0, "a sweep that has to wait does not count");
         sleep(MAX_PERIOD).await;
         let RetentionReport { sweeps, dropped_turns, clock_ahead_by, .. } = report(&retention).await;
         assert_eq!((sweeps, dropped_turns, clock_ahead_by), (1, 1, None));

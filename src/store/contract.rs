@@ -258,6 +258,11 @@ impl Revision {
         Self { lineage, life, sealed_turns, dropped_turns: 0 }
     }
 
+    /// Returns the number of turns that are stored.
+    pub fn stored_turns(&self) -> u64 {
+        self.sealed_turns.saturating_sub(self.dropped_turns)
+    }
+
     /// Returns whether the turns of one revision are the first turns of the other.
     pub fn is_of_the_same_life(&self, other: &Self) -> bool {
         (self.lineage, self.life, self.dropped_turns) == (other.lineage, other.life, other.dropped_turns)
@@ -623,6 +628,10 @@ pub enum DropError {
         /// By how much it is ahead.
         by: Duration,
     },
+    /// All costs are being computed anew, as the prices have changed. A turn keeps its cost when it is dropped, so this has
+    /// to end first.
+    #[error("all costs are being computed anew")]
+    Repricing,
     /// The store cannot be read or written.
     #[error("the store is unavailable: {0}")]
     Unavailable(#[from] Fault),

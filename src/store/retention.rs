@@ -45,7 +45,14 @@ pub(crate) struct TrustedClock {
 }
 
 impl TrustedClock {
-    /// Looks at the clock. `before` is what was known before; the first look trusts the clock. Returns what is known now,
+    /// Returns what is known at the first look if the latest turn was sealed at `sealed_at`: at that moment, the clock was
+    /// trusted. `None` without a turn.
+    pub(crate) fn since(sealed_at: EpochMillis, now: Moment) -> Option<Self> {
+        let trusted = Moment { clock: sealed_at.get(), ..now };
+        (trusted.clock > 0).then_some(Self { trusted, suspected: None })
+    }
+
+    /// Looks at the clock. `before` is what was known before; without that, the clock is trusted. Returns what is known now,
     /// and by how much the clock is ahead if it is not trusted.
     pub(crate) fn look(before: Option<Self>, now: Moment) -> (Self, Option<Duration>) {
         let trusting = (Self { trusted: now, suspected: None }, None);
@@ -122,6 +129,15 @@ mod tests {
     fn a_clock_that_was_behind_may_come_back_and_small_steps_are_trusted() {
         assert_eq!(looks(&[(900 * HOUR, 0), (HOUR, HOUR), (902 * HOUR, 2 * HOUR)]), [true, true, true]);
         assert_eq!(looks(&[(0, 0), (24 * HOUR, 0), (48 * HOUR, 0), (72 * HOUR + 1, 0)]), [true, true, true, false]);
+    }
+
+    #[test]
+    fn the_first_look_compares_the_clock_with_the_latest_turn() {
+        let look = |sealed_at: u64, now: Moment| {
+            TrustedClock::look(TrustedClock::since(EpochMillis::new(sealed_at), now), now).1.is_none()
+        };
+        let now = at(1000 * HOUR, HOUR);
+        assert_eq!([0, 999 * HOUR, 976 * HOUR, 975 * HOUR].map(|sealed| look(sealed, now)), [true, true, true, false]);
     }
 
     proptest! {

@@ -79,7 +79,7 @@ async fn page(api: &Api, id: &ConversationId, request: &HttpRequest) -> Result<P
         }
         h1 class="id" { (figure::name(id.as_str())) }
         @if life.turns > 0 {
-            (panel("summary", "Whole life", "", Some(&resource("summary", "")), &summary(&life, &open, &view)))
+            (panel("summary", "All stored turns", "", Some(&resource("summary", "")), &summary(&life, &open, &view)))
         }
         @if before.is_none() {
             (live(&root, &view, position, Followed::Conversation { id, known: open.sealed_turns }))

@@ -27,6 +27,8 @@ struct Entries {
     bodies: LruCache<ConversationId, CachedBody>,
     /// The size of all entries in bytes.
     bytes: usize,
+    /// How many times a body was to be dropped.
+    removals: u64,
 }
 
 /// A body that contains all turns of the revision.
@@ -38,7 +40,7 @@ pub(crate) struct CachedBody {
 
 impl BodyCache {
     pub(crate) fn new(max_bytes: usize) -> Self {
-        let entries = Entries { bodies: LruCache::unbounded(), bytes: 0 };
+        let entries = Entries { bodies: LruCache::unbounded(), bytes: 0, removals: 0 };
         Self { entries: Arc::new(Mutex::new(entries)), max_bytes }
     }
 
@@ -53,12 +55,21 @@ impl BodyCache {
         self.lock().bodies.get(id).cloned()
     }
 
-    /// Caches a body, unless it is too large or older than the cached one.
-    pub(crate) fn put(&self, id: ConversationId, body: CachedBody) {
+    /// Returns how many bodies were dropped so far, see [`Self::put`].
+    pub(crate) fn removals(&self) -> u64 {
+        self.lock().removals
+    }
+
+    /// Caches a body, unless it is too large or older than the cached one. `removals` is the number of removals when the
+    /// reading of the body began. If there were others since, the body is not cached, as its conversation may be erased.
+    pub(crate) fn put(&self, id: ConversationId, body: CachedBody, removals: u64) {
         if body.bytes.len() > self.max_body_bytes() {
             return;
         }
         let mut entries = self.lock();
+        if entries.removals != removals {
+            return;
+        }
         if entries.bodies.peek(&id).is_some_and(|known| known.is_later_than(&body)) {
             return;
         }
@@ -76,6 +87,7 @@ impl BodyCache {
     /// Drops the cached body of a conversation.
     pub(crate) fn remove(&self, id: &ConversationId) {
         let mut entries = self.lock();
+        entries.removals += 1;
         if let Some(body) = entries.bodies.pop(id) {
             entries.bytes -= weight(id, &body);
         }
@@ -126,12 +138,12 @@ mod tests {
         let cache = BodyCache::new(SHARE * 1000);
         // The ids and the entries take room too, so fewer bodies fit than their own sizes would allow.
         for n in 0..SHARE - 3 {
-            cache.put(id(&n.to_string()), body(1, 1000));
+            cache.put(id(&n.to_string()), body(1, 1000), cache.removals());
         }
         let there: Vec<_> = (0..SHARE).filter(|n| turns(&cache, &n.to_string()).is_some()).collect();
         assert_eq!(there, (1..SHARE - 3).collect::<Vec<_>>());
         assert!(cache.get(&id("1")).is_some());
-        cache.put(id("another"), body(1, 1000));
+        cache.put(id("another"), body(1, 1000), cache.removals());
         assert_eq!((turns(&cache, "1"), turns(&cache, "2")), (Some(1), None));
         assert!(cache.lock().bytes <= SHARE * 1000);
     }
@@ -141,7 +153,7 @@ mod tests {
         let cache = BodyCache::new(100_000);
         for n in 0..1000 {
             let name = (n % 50).to_string();
-            cache.put(id(&name), body(n, 7 * usize::try_from(n).unwrap() % 5000));
+            cache.put(id(&name), body(n, 7 * usize::try_from(n).unwrap() % 5000), cache.removals());
             let entries = cache.lock();
             assert_eq!(entries.bytes, entries.bodies.iter().map(|(id, body)| weight(id, body)).sum::<usize>());
             assert!(entries.bytes <= 100_000);
@@ -151,8 +163,8 @@ mod tests {
     #[test]
     fn a_body_over_its_share_is_not_cached_and_drives_nothing_out() {
         let cache = BodyCache::new(SHARE * 1000);
-        cache.put(id("small"), body(1, 1));
-        cache.put(id("large"), body(1, 1001));
+        cache.put(id("small"), body(1, 1), cache.removals());
+        cache.put(id("large"), body(1, 1001), cache.removals());
         assert_eq!((turns(&cache, "small"), turns(&cache, "large")), (Some(1), None));
     }
 
@@ -160,13 +172,24 @@ mod tests {
     fn an_older_body_does_not_take_the_place_of_a_newer_one_but_that_of_another_store_or_life() {
         let cache = BodyCache::new(100_000);
         for (sealed_turns, kept) in [(2, 2), (1, 2), (3, 3)] {
-            cache.put(id("c"), body(sealed_turns, 10));
+            cache.put(id("c"), body(sealed_turns, 10), cache.removals());
             assert_eq!(turns(&cache, "c"), Some(kept));
         }
         for (lineage, life) in [(8, 5), (7, 6)] {
-            cache.put(id("c"), body(3, 10));
-            cache.put(id("c"), CachedBody { revision: revision(lineage, life, 1), ..body(1, 1) });
+            cache.put(id("c"), body(3, 10), cache.removals());
+            cache.put(id("c"), CachedBody { revision: revision(lineage, life, 1), ..body(1, 1) }, cache.removals());
             assert_eq!(turns(&cache, "c"), Some(1));
         }
+    }
+
+    #[test]
+    fn a_body_that_was_read_before_a_removal_is_not_cached_after_it() {
+        let cache = BodyCache::new(100_000);
+        let before = cache.removals();
+        cache.remove(&id("c"));
+        cache.put(id("c"), body(1, 1), before);
+        assert!(cache.get(&id("c")).is_none());
+        cache.put(id("c"), body(1, 1), cache.removals());
+        assert!(cache.get(&id("c")).is_some());
     }
 }

@@ -20,8 +20,10 @@ use crate::store::Revision;
 /// Returns the metrics of all sealed turns of a conversation, in order.
 ///
 /// Sealed turns never change. So the turns up to the revision's last one are one consistent state, however long it
-/// takes to read them, and the body of a later revision begins with the body of an earlier one.
+/// takes to read them, and the body of a later revision of the same life begins with the body of an earlier one. If turns
+/// are dropped or erased meanwhile, the answer breaks off.
 pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    let removals = api.bodies.removals();
     let revision = ask_reader(&api.handles.reads.find_revision, FindRevision { conversation_id: id.clone() }).await?;
     let tag = entity_tag(&revision)?;
     if is_known(&request, &tag) {
@@ -35,12 +37,12 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
     let (held, there, begin) = match earlier {
         Some((held, body)) if body.revision == revision => return Ok(whole(tag, body.bytes, held)),
         Some((held, body)) if body.revision.sealed_turns < revision.sealed_turns => {
-            (held, body.revision.sealed_turns, body.bytes)
+            (held, Some(body.revision), body.bytes)
         }
-        _ => (HeldBytes::default(), 0, Bytes::from_static(TurnList::BEGIN)),
+        _ => (HeldBytes::default(), None, Bytes::from_static(TurnList::BEGIN)),
     };
     let whole_bytes = api.bodies.max_body_bytes();
-    let mut list = TurnList::up_to(api.clone(), id.clone(), there, revision.sealed_turns);
+    let mut list = TurnList::whole(api.clone(), id.clone(), there, revision);
     let begin = begin.strip_suffix(&*list.end()).unwrap_or(&begin).to_vec();
     let beginning = list.begin(begin, held, whole_bytes).await?;
     if !list.is_done() {
@@ -52,8 +54,8 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
     let bytes = Bytes::from(json);
     // Do not cache an answer without all turns: damaged turns that the store left out may be readable after a repair,
     // under the same revision.
-    if list.written() == revision.sealed_turns && revision.sealed_turns > 0 {
-        api.bodies.put(id, CachedBody { revision, bytes: bytes.clone() });
+    if list.written() == revision.stored_turns() && list.written() > 0 {
+        api.bodies.put(id, CachedBody { revision, bytes: bytes.clone() }, removals);
     }
     Ok(whole(tag, bytes, held))
 }

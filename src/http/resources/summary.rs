@@ -29,7 +29,8 @@ const MAX_MODELS: usize = 1000;
 /// The maximum number of bytes of the rows of a summary, if each row is full.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Returns the figures of a conversation's whole life.
+/// Returns the figures of all turns of a conversation that are stored. Turns that were dropped because of their age are not
+/// among them.
 ///
 /// The handler reads all turns that are sealed at the moment of the request, in pieces.
 pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest) -> Result<HttpResponse, ApiError> {

@@ -4,10 +4,10 @@ use tracing::error;
 use super::api::{Api, ask_reader};
 use super::held_bytes::ReadBudget;
 use super::pieces::Pieces;
-use crate::actors::ListTurns;
+use crate::actors::{FindRevision, ListTurns};
 use crate::http::error::ApiError;
 use crate::report::{Cost, PriceBook};
-use crate::store::{RangeEnd, TurnRange};
+use crate::store::{RangeEnd, Revision, TurnRange};
 use crate::turn::{ConversationId, StoredTurn};
 
 /// How many turns are read at once. They make about 25 KiB of JSON.
@@ -37,6 +37,10 @@ pub(crate) struct TurnList {
     /// The last ordinal of the list.
     last: u64,
     place: Place,
+    /// The revision of which the list has all turns.
+    whole: Option<Revision>,
+    /// How many times turns were read.
+    reads: usize,
 }
 
 /// How far a list has been read and written.
@@ -53,17 +57,19 @@ pub(crate) struct Place {
 }
 
 impl TurnList {
-    /// Returns the list of the turns after `after`, up to the ordinal `last`. The turns before them are already
-    /// written.
-    pub(crate) fn up_to(api: Data<Api>, id: ConversationId, after: u64, last: u64) -> Self {
-        let place = Place { after, written: after, left: u64::MAX, left_bytes: usize::MAX };
-        Self { api, id, form: Form::Metrics, last, place }
+    /// Returns the list of all turns of a revision. Those of an earlier revision of the same life are already written, if
+    /// there is one.
+    pub(crate) fn whole(api: Data<Api>, id: ConversationId, earlier: Option<Revision>, revision: Revision) -> Self {
+        let after = earlier.map_or(0, |earlier| earlier.sealed_turns);
+        let written = earlier.map_or(0, |earlier| earlier.stored_turns());
+        let place = Place { after, written, left: u64::MAX, left_bytes: usize::MAX };
+        Self { api, id, form: Form::Metrics, last: revision.sealed_turns, place, whole: Some(revision), reads: 0 }
     }
 
     /// Returns a page of at most this number of turns up to the ordinal `last`, with their envelopes.
     pub(crate) fn page(api: Data<Api>, id: ConversationId, (after, last): (u64, u64), limit: u64, form: Form) -> Self {
         let place = Place { after, written: 0, left: limit, left_bytes: api.settings.max_page_bytes };
-        Self { api, id, form, last, place }
+        Self { api, id, form, last, place, whole: None, reads: 0 }
     }
 
     /// Moves the beginning of a page, so that the page ends with the latest turns.
@@ -172,7 +178,20 @@ impl Pieces for TurnList {
                 break;
             }
         }
-        Ok(())
+        self.reads += 1;
+        match self.whole {
+            Some(whole) if self.is_done() && self.reads > 1 => self.ensure_same_life(&whole).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+impl TurnList {
+    /// Fails if turns were dropped or erased while the list was read, so that it never was the list of one moment.
+    async fn ensure_same_life(&self, whole: &Revision) -> Result<(), ApiError> {
+        let find = FindRevision { conversation_id: self.id.clone() };
+        let now = ask_reader(&self.api.handles.reads.find_revision, find).await?;
+        if now.is_of_the_same_life(whole) { Ok(()) } else { Err(ApiError::LoadFailed) }
     }
 }
 

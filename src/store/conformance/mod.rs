@@ -217,6 +217,7 @@ macro_rules! conformance {
                 reports_and_lists_keep_what_dropped_turns_have_added
                 a_conversation_without_a_turn_left_is_not_listed_before_its_next_turn
                 a_conversation_with_dropped_turns_is_erased_and_begins_anew
+                all_old_turns_of_a_long_conversation_are_dropped
             }
             activity {
                 conversations_come_by_their_latest_turn_and_then_by_id

@@ -121,3 +121,26 @@ pub(crate) async fn a_conversation_with_dropped_turns_is_erased_and_begins_anew(
     assert_eq!(places(store, "c").await, [(1, "10".to_owned())]);
     assert_eq!(told(&store.sealed(None, 99).await.unwrap()), [(3, "d", "30"), (6, "e", "60"), (7, "c", "10")]);
 }
+
+pub(crate) async fn all_old_turns_of_a_long_conversation_are_dropped(store: &StoreUnderTest) {
+    let moments: Vec<_> = (1..=700).collect();
+    for (version, moments) in (0..).zip(moments.chunks(100)) {
+        store.commit(sealing("c", version, moments)).await.unwrap();
+    }
+    store.commit(sealing("d", 0, &[10, 800])).await.unwrap();
+    assert_eq!(store.drop_turns(651).await, 651);
+    let left: Vec<_> = all(store, "c").await.iter().map(|turn| turn.ordinal.get()).collect();
+    assert_eq!(left, (651..=700).collect::<Vec<_>>());
+    assert_eq!(places(store, "d").await, [(2, "800".to_owned())]);
+    let mut seen = 0;
+    let mut after = None;
+    loop {
+        let page = store.sealed(after, 99).await.unwrap();
+        seen += page.turns.len();
+        if page.next == page.latest {
+            break;
+        }
+        after = Some(page.next);
+    }
+    assert_eq!(seen, 51);
+}

@@ -11,6 +11,7 @@ use std::ops::Bound;
 
 use redb::WriteTransaction;
 
+use super::erasing::BYTES_AT_ONCE;
 use crate::report::{ConversationSums, PriceBook};
 use crate::store::redb::memtable::tally::Tally;
 use crate::store::redb::tables::failure::Failure;
@@ -35,42 +36,77 @@ pub(super) struct Old {
     conversations: Vec<(u64, ConversationRecord, Vec<StoredTurn>)>,
     /// The number of these turns.
     pub(super) turns: usize,
-    /// The key of the last conversation that was looked at. `None` if the last one of all was looked at.
+    /// The bytes of their records.
+    bytes: usize,
+    /// Whether all conversations have been looked at.
+    pub(super) is_all: bool,
+    /// The key of the last conversation whose old turns are all among these.
     pub(super) last: Option<u64>,
 }
 
 impl Old {
     /// Searches for turns that were sealed before a moment, in conversations after this key.
     pub(super) fn find(tables: &ReadTables, after: Option<u64>, before: EpochMillis) -> Result<Self, Failure> {
-        let mut old = Self::default();
+        let mut old = Self { last: after, ..Self::default() };
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         for (nth, row) in tables.conversations()?.range::<u64>((from, Bound::Unbounded))?.enumerate() {
             let (key, value) = row?;
             let key = key.value();
-            if nth == CONVERSATIONS_AT_ONCE || old.turns >= TURNS_AT_ONCE {
+            if nth == CONVERSATIONS_AT_ONCE {
+                return Ok(old);
+            }
+            // A damaged conversation keeps its turns until a repair.
+            let record = value.value().verify(&key).and_then(ConversationRecord::decode);
+            if let Ok(record) = record
+                && !old.take(tables, key, record, before)?
+            {
+                // The next step goes on with this conversation.
                 return Ok(old);
             }
             old.last = Some(key);
-            // A damaged conversation keeps its turns until a repair.
-            let Ok(record) = value.value().verify(&key).and_then(ConversationRecord::decode) else { continue };
-            let mut turns = Vec::new();
-            for row in tables.turns()?.range((key, 0)..=(key, u64::MAX))?.take(TURNS_AT_ONCE - old.turns) {
-                let (place, value) = row?;
-                let place = place.value();
-                let Some(ordinal) = Ordinal::new(place.1) else { break };
-                let turn = value.value().verify(&place).and_then(|bytes| record::decode_sealed(ordinal, bytes));
-                match turn {
-                    Ok(turn) if turn.sealed_at < before => turns.push(turn),
-                    _ => break,
-                }
-            }
-            if !turns.is_empty() {
-                old.turns += turns.len();
-                old.conversations.push((key, record, turns));
-            }
         }
-        old.last = None;
+        old.is_all = true;
         Ok(old)
+    }
+
+    /// Takes the old turns of a conversation. Returns whether there was room for all of them.
+    fn take(
+        &mut self,
+        tables: &ReadTables,
+        key: u64,
+        record: ConversationRecord,
+        before: EpochMillis,
+    ) -> Result<bool, Failure> {
+        let mut turns = Vec::new();
+        let mut is_all = true;
+        for row in tables.turns()?.range((key, 0)..=(key, u64::MAX))? {
+            let (place, value) = row?;
+            let place = place.value();
+            // Damaged turns and rows of the index stay until a repair, and so do the turns behind them.
+            let (Some(ordinal), Ok(bytes)) = (Ordinal::new(place.1), value.value().verify(&place)) else { break };
+            if record::sealed_at_of(bytes).map_or(true, |sealed_at| sealed_at >= before) {
+                break;
+            }
+            if self.turns == TURNS_AT_ONCE || self.bytes >= BYTES_AT_ONCE {
+                is_all = false;
+                break;
+            }
+            let Ok(turn) = record::decode_sealed(ordinal, bytes) else { break };
+            if !tables.can_leave_index(key, turn.metrics.turn_id.as_str())? {
+                break;
+            }
+            self.turns += 1;
+            self.bytes += bytes.len();
+            turns.push(turn);
+        }
+        if matches!(tables.dropped(key), Err(Failure::Record(_))) {
+            self.turns -= turns.len();
+            return Ok(true);
+        }
+        if !turns.is_empty() {
+            self.conversations.push((key, record, turns));
+        }
+        Ok(is_all)
     }
 
     /// Drops the turns.

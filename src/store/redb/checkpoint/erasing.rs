@@ -21,6 +21,9 @@ use crate::store::redb::tables::write::{WriteTables, remove_lost};
 /// The number of rows that one transaction removes, which takes some milliseconds.
 const ROWS_AT_ONCE: usize = 500;
 
+/// The bytes of records of turns after which a transaction removes no more.
+pub(super) const BYTES_AT_ONCE: usize = 512 * 1024;
+
 /// Returns the next erasure whose rows can be removed. `digest` is the digest of the price book.
 pub(super) fn next(tables: &ReadTables, digest: u64) -> Result<Option<Erasure>, Failure> {
     let meta = tables.meta()?;
@@ -48,16 +51,13 @@ pub(super) fn remove_some(
     let mut left = ROWS_AT_ONCE;
     left -= tables.remove_open(key, left)?;
     if left > 0 {
-        let turns = tables.remove_turns(key, left)?;
-        left -= turns.len();
         let (mut tally, mut sums) = (Tally::default(), ConversationSums::default());
-        for turn in turns {
-            match turn {
-                Ok(turn) => sums.add(&tally.count_parts(&turn, book)),
-                // Its part stays among the sums of turns that are not erased, where a check finds it.
-                Err(damaged) => tracing::warn!(%damaged, "a turn was erased that could not be read"),
-            }
-        }
+        let (removed, is_all) = tables.remove_turns(key, (left, BYTES_AT_ONCE), |turn| match turn {
+            Ok(turn) => sums.add(&tally.count_parts(&turn, book)),
+            // Its part stays among the sums of turns that are not erased, where a check finds it.
+            Err(damaged) => tracing::warn!(%damaged, "a turn was erased that could not be read"),
+        })?;
+        left = if is_all { left - removed } else { 0 };
         rollups.erase(generation, tally.parts())?;
         rollups.take_from_conversation(generation, key, &sums)?;
     }

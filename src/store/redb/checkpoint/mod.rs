@@ -48,7 +48,7 @@ use crate::store::redb::tables::row::Rows;
 use crate::store::redb::tables::schema::Keys;
 use crate::store::redb::unwind;
 use crate::store::retention::{Moment, TrustedClock};
-use crate::turn::{ConversationId, EpochMillis, Ordinal, RunningTime};
+use crate::turn::{ConversationId, EpochMillis, RunningTime};
 
 /// The minimum number of flushes that move a full memtable.
 const FLUSHES: usize = 24;
@@ -428,61 +428,58 @@ impl Checkpoint {
 
     /// Drops some of the turns that are too old. Turns of the memtable are moved into the tables first.
     pub(crate) fn drop_some(&self, question: &DropTurns, running: RunningTime) -> Result<DroppedTurns, DropError> {
-        self.failure().map_or(Ok(()), Err)?;
         let before = question.before();
-        if unwind::caught_as_fault(|| self.has_to_move(before))? {
-            self.flush()?;
+        let _one_at_a_time = self.pause();
+        self.failure().map_or(Ok(()), Err)?;
+        let mut has_to_move = unwind::caught_as_fault(|| self.has_to_move(before))?;
+        if has_to_move {
+            unwind::caught_as_fault(|| self.flush_once())?;
+            has_to_move = unwind::caught_as_fault(|| self.has_to_move(before))?;
+        }
+        if has_to_move {
             return Ok(DroppedTurns { turns: 0, is_done: false });
         }
-        let _one_at_a_time = self.pause();
         unwind::caught_as_fault(|| self.drop_once(Moment::new(question.now, running), before))?
     }
 
     /// Returns whether a flush has to come before turns can be dropped that were sealed before a moment.
     fn has_to_move(&self, before: EpochMillis) -> Result<bool, Fault> {
         let is_first = self.dropped_after().is_none();
-        let firsts = self.slot.with(|files| {
+        self.slot.with(|files| {
             let memtable = files.memtable();
-            let pieces = memtable.contents().all().filter(|_| is_first);
-            let firsts = pieces.filter_map(|piece| piece.sealed_after(0).next().map(|(_, record)| Arc::clone(record)));
-            (memtable.has_immutable(), firsts.collect::<Vec<_>>())
-        });
-        let (has_immutable, firsts) = firsts?;
-        let is_old = |record: &Arc<[u8]>| {
-            record::decode_sealed(Ordinal::after(0), record).is_ok_and(|turn| turn.sealed_at < before)
-        };
-        Ok(has_immutable || firsts.iter().any(is_old))
+            let mut pieces = memtable.contents().present().filter(|_| is_first);
+            let is_old = |record: &Arc<[u8]>| record::sealed_at_of(record).is_ok_and(|sealed_at| sealed_at < before);
+            memtable.has_sums_of_tables()
+                || pieces.any(|piece| piece.sealed_after(0).next().is_some_and(|(_, record)| is_old(record)))
+        })
     }
 
     fn dropped_after(&self) -> MutexGuard<'_, Option<u64>> {
         self.dropped_after.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The inner error says that the clock is not trusted.
+    /// The inner error says why no turns are dropped now.
     fn drop_once(&self, now: Moment, before: EpochMillis) -> Result<Result<DroppedTurns, DropError>, Fault> {
-        let begun = self.slot.with(|files| -> Result<_, Failure> {
-            Ok((files.read_tables()?, files.memtable().has_immutable(), files.hasher()))
-        });
-        let (tables, has_immutable, hasher) = begun??;
+        let begun = self.slot.with(|files| -> Result<_, Failure> { Ok((files.read_tables()?, files.hasher())) });
+        let (tables, hasher) = begun??;
         let mut after = self.dropped_after();
-        if has_immutable {
-            return Ok(Ok(DroppedTurns { turns: 0, is_done: false }));
-        }
         let known = tables.meta()?.clock()?;
-        let (clock, ahead) = TrustedClock::look(known, now);
+        let trusted =
+            known.map_or_else(|| tables.last_sealing().map(|at| TrustedClock::since(at, now)), |of| Ok(Some(of)));
+        let (clock, ahead) = TrustedClock::look(trusted?, now);
         if after.is_none() && Some(clock) != known {
             let txn = self.slot.with(Files::write_tables)??;
             WriteMeta::write(&txn)?.set_clock(clock)?;
             txn.commit().map_err(Failure::from)?;
         }
+        let book = self.slot.book();
         if let Some(by) = ahead {
             *after = None;
             return Ok(Err(DropError::ClockAhead { by }));
         }
-        let book = self.slot.book();
         if !erasing::is_priced(&tables, book.digest())? {
             *after = None;
-            return Ok(Ok(DroppedTurns { turns: 0, is_done: true }));
+            return Ok(Err(DropError::Repricing));
         }
         let old = Old::find(&tables, *after, before)?;
         if old.turns > 0 {
@@ -492,8 +489,8 @@ impl Checkpoint {
             self.slot.with(Files::note_dropped)?;
             txn.commit().map_err(Failure::from)?;
         }
-        *after = old.last;
-        Ok(Ok(DroppedTurns { turns: old.turns as u64, is_done: old.last.is_none() }))
+        *after = old.last.filter(|_| !old.is_all);
+        Ok(Ok(DroppedTurns { turns: old.turns as u64, is_done: old.is_all }))
     }
 
     /// Removes all rows of erased conversations. If there are any and the prices have changed, computes all costs anew

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::Checkpoint;
 use crate::report::{Breakdown, Cost, Period, Quarter};
@@ -12,8 +13,8 @@ use crate::store::redb::engine::RedbEngine;
 use crate::store::redb::maintenance::check::check;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{
-    Commit, CommitError, ConversationOrder, ConversationQuestion, Location, Report, ReportQuestion, RepricingProgress,
-    Version,
+    Commit, CommitError, ConversationOrder, ConversationQuestion, DropTurns, DroppedTurns, Location, Report,
+    ReportQuestion, RepricingProgress, Version,
 };
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, StepId, StoredTurn, TurnId, Usage};
 
@@ -282,4 +283,34 @@ async fn erased_turns_keep_the_costs_that_they_had_when_the_prices_change() {
     assert_eq!(dollars(&store.cost()), 700 * 920 * 5 + 110 * 920 * 11);
     store.close().await;
     assert_eq!(check(directory.path()).unwrap().violations, []);
+}
+
+/// Turns whose pieces were moved by a flush before a kill, and whose sums were not, must not be dropped before their sums
+/// are in the tables.
+#[tokio::test]
+async fn turns_are_not_dropped_before_their_sums_are_in_the_tables() {
+    let question = DropTurns { keep: Duration::ZERO, now: EpochMillis::new(20 * 60 * 60 * 1000) };
+    for flushes in 0..8 {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Opened::with(&directory, 5);
+        store.seal("a", 0, 10).await;
+        (0..flushes).for_each(|_| store.checkpoint.flush().unwrap());
+        let report = store.report();
+        store.lose();
+        let store = Opened::with(&directory, 5);
+        let mut dropped = 0;
+        for step in 0.. {
+            let DroppedTurns { turns, is_done } = store.engine.drop_turns(question).await.unwrap();
+            dropped += turns;
+            assert_eq!(store.report(), report, "after {flushes} flushes and {step} steps");
+            if is_done {
+                break;
+            }
+        }
+        assert_eq!(dropped, 10);
+        store.flush();
+        assert_eq!(store.report(), report, "after {flushes} flushes");
+        store.close().await;
+        assert_eq!(check(directory.path()).unwrap().violations, []);
+    }
 }

@@ -122,6 +122,8 @@ pub(crate) struct Memtable {
     /// The key up to which the sums of the immutable table were moved.
     summed_to: Option<TallyKey>,
     /// Which tally counts the turns of the row that is being taken in.
+    /// Whether the active table has sums over turns that are in the tables of the main file.
+    has_sums_of_moved: bool,
     counting: Counting,
 }
 
@@ -192,6 +194,7 @@ impl Memtable {
 
     /// Takes in the positions and the sums of a commit whose changes are in the tables already.
     pub(crate) fn take_positions(&mut self, entry: &Entry) {
+        self.has_sums_of_moved |= !entry.sealed.is_empty();
         self.list_for_sums(&entry.conversation.id, entry.conversation.life, &entry.sealed);
         self.take_run(Run::of(entry));
     }
@@ -365,6 +368,11 @@ impl Memtable {
         !self.contents.immutable.conversations.is_empty() || self.order.has_frozen() || !self.frozen.is_empty()
     }
 
+    /// Returns whether the tables of the main file may have turns whose sums they lack.
+    pub(crate) fn has_sums_of_tables(&self) -> bool {
+        self.has_immutable() || self.has_sums_of_moved
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.contents.is_empty() && self.order.is_empty() && self.unsummed.is_empty() && self.frozen.is_empty()
     }
@@ -390,6 +398,7 @@ impl Memtable {
         self.order.freeze();
         self.contents.immutable = std::mem::take(&mut self.contents.active);
         self.frozen = std::mem::take(&mut self.unsummed);
+        self.has_sums_of_moved = false;
         (self.frozen_at, self.frozen_position) = (self.last_row, self.last_position);
         Some(self.contents.immutable.conversations.values().flat_map(Pieces::oldest_first).cloned().collect())
     }

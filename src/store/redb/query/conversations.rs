@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use redb::{ReadableTable, ReadableTableMetadata};
 
-use super::{LeftOut, dropped_turns, last_ordinal};
+use super::{LeftOut, last_ordinal};
 use crate::report::{ConversationSums, PriceBook};
 use crate::store::contract::{ConversationOrder, ConversationPlace, ConversationQuestion, Life, ListedConversation};
 use crate::store::redb::memtable::piece::Piece;
@@ -210,11 +210,17 @@ impl Page<'_> {
     }
 
     /// Returns whether all turns of a conversation were dropped, which is in the memtable.
-    fn is_drained(&self, record: &ConversationRecord) -> Result<bool, Failure> {
+    fn is_drained(&self, record: &ConversationRecord, left_out: &mut LeftOut) -> Result<bool, Failure> {
         if self.tables.all_dropped()?.is_empty()? {
             return Ok(false);
         }
-        Ok(dropped_turns(self.tables, &record.id, record.life)? == record.sealed_turns)
+        let key = match self.tables.key_of_life(&record.id, record.life) {
+            // Damage of its key is reported where the key is needed.
+            Err(Failure::Record(_)) => None,
+            key => key?,
+        };
+        let dropped = key.map(|key| self.dropped(key, left_out)).transpose()?.flatten();
+        Ok(dropped.is_some_and(|dropped| dropped.last() == record.sealed_turns))
     }
 
     /// Returns the candidates of a page by latest activity: from the table by activity and from the memtable.
@@ -226,7 +232,7 @@ impl Page<'_> {
                 (Reverse(record.last_at), &record.id) < (Reverse(last.listed.last_at), &last.listed.conversation_id)
             };
             let has_place = page.len() < self.question.limit || page.peek().is_some_and(is_before);
-            if has_place && !self.is_drained(record)? {
+            if has_place && !self.is_drained(record, left_out)? {
                 page.extend(Found::of(self.question, listed((*record).clone(), ConversationSums::default()), None));
                 if page.len() > self.question.limit {
                     page.pop();

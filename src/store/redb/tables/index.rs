@@ -143,7 +143,8 @@ pub(crate) fn insert(
     }
 }
 
-/// Removes the row of a turn, which the table of turns must still have. `hash` returns the hash of an id.
+/// Removes the row of a turn, if it has one. The table of turns must still have the turn. `hash` returns the hash of an
+/// id. Returns whether there was a row.
 ///
 /// A search ends at the first free place. So a later row that is not at its own place because of a collision moves to the
 /// place that is free now.
@@ -153,31 +154,49 @@ pub(crate) fn remove(
     key: u64,
     hash: impl Fn(&str) -> u64,
     turn: (&str, Ordinal),
-) -> Result<(), Failure> {
-    let mut free = hash(turn.0);
-    loop {
-        let Some(row) = index.get((key, free))?.map(|row| row.value()) else { return Ok(()) };
-        if row.verify((key, free))? == turn.1.get() {
-            break;
-        }
-        free = free.wrapping_add(1);
-    }
-    let mut next = free;
-    loop {
-        next = next.wrapping_add(1);
-        let Some(row) = index.get((key, next))?.map(|row| row.value()) else { break };
-        let ordinal = row.verify((key, next))?;
-        let other = turns.get((key, ordinal))?;
-        let missing = || DamagedRecord::new(Indexed::WHAT, RecordFlaw::Missing);
-        let other = other.as_ref().map(AccessGuard::value).ok_or_else(missing)?;
-        let own = hash(record::turn_id_of(other.verify(&(key, ordinal))?)?);
+) -> Result<bool, Failure> {
+    let run = run_of(index, turns, key, &hash, turn.0)?;
+    let mut rows = run.into_iter().skip_while(|row| row.ordinal != turn.1.get());
+    let Some(Probed { at: mut free, .. }) = rows.next() else { return Ok(false) };
+    for Probed { at, ordinal, own } in rows {
         if belongs(free, own) {
             index.insert((key, free), StoredOrdinal::seal((key, free), ordinal))?;
-            free = next;
+            free = at;
         }
     }
     index.remove((key, free))?;
-    Ok(())
+    Ok(true)
+}
+
+/// A row of the index that a search meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Probed {
+    at: u64,
+    ordinal: u64,
+    /// The hash of its turn.
+    own: u64,
+}
+
+/// Returns the rows from the place of an id up to the first free place. Fails if one of them or its turn is damaged.
+pub(crate) fn run_of(
+    index: &impl ReadableTable<(u64, u64), Indexed>,
+    turns: &impl ReadableTable<(u64, u64), Row<Turns>>,
+    key: u64,
+    hash: &impl Fn(&str) -> u64,
+    turn_id: &str,
+) -> Result<Vec<Probed>, Failure> {
+    let mut rows = Vec::new();
+    let mut at = hash(turn_id);
+    while let Some(row) = index.get((key, at))?.map(|row| row.value()) {
+        let ordinal = row.verify((key, at))?;
+        let turn = turns.get((key, ordinal))?;
+        let missing = || DamagedRecord::new(Indexed::WHAT, RecordFlaw::Missing);
+        let turn = turn.as_ref().map(AccessGuard::value).ok_or_else(missing)?;
+        let own = hash(record::turn_id_of(turn.verify(&(key, ordinal))?)?);
+        rows.push(Probed { at, ordinal, own });
+        at = at.wrapping_add(1);
+    }
+    Ok(rows)
 }
 
 #[cfg(test)]
@@ -240,7 +259,7 @@ mod tests {
                 insert(&mut index, 7, hash(id), ordinal).unwrap();
             }
             let ordinal = Ordinal::new(removed as u64 + 1).unwrap();
-            remove(&mut index, &turns, 7, hash, (ids[removed], ordinal)).unwrap();
+            assert!(remove(&mut index, &turns, 7, hash, (ids[removed], ordinal)).unwrap());
             turns.remove((7, ordinal.get())).unwrap();
             for (nth, id) in ids.into_iter().enumerate() {
                 let found = find(&index, &turns, 7, hash, id).unwrap().map(Ordinal::get);

@@ -22,7 +22,7 @@ use super::schema::{
 };
 use super::turn_filter::TurnFilter;
 use crate::store::contract::Life;
-use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
+use crate::turn::{ConversationId, EpochMillis, Ordinal, StoredTurn, TurnId};
 
 /// One consistent state of the tables. Each table is opened when it is first needed.
 pub(crate) struct ReadTables {
@@ -164,6 +164,29 @@ impl ReadTables {
     /// Returns whether the tables have the erasure of this life, whose rows are not all removed yet.
     pub(crate) fn has_erasure(&self, life: Life) -> Result<bool, Failure> {
         Ok(look_up::<Erasures>(self.erasures.of(&self.txn)?, &life.0)?.is_some())
+    }
+
+    /// Returns the moment of the last sealing in the conversation with the latest activity. The beginning of 1970 if there
+    /// is none.
+    pub(crate) fn last_sealing(&self) -> Result<EpochMillis, Failure> {
+        for row in self.activity()?.iter()? {
+            let (place, key) = row?;
+            // Damaged rows are passed over.
+            let key = key.value().verify(&place.value()).and_then(decode_key);
+            if let Ok(record) = key.map_err(Failure::from).and_then(|key| self.conversation(key)) {
+                return Ok(record.last_sealed_at);
+            }
+        }
+        Ok(EpochMillis::default())
+    }
+
+    /// Returns whether the row of a turn can be removed from the index: no row that a search meets is damaged.
+    pub(crate) fn can_leave_index(&self, key: u64, turn_id: &str) -> Result<bool, Failure> {
+        let (index, turns) = (self.index.of(&self.txn)?, self.turns()?);
+        match index::run_of(index, turns, key, &|id: &str| self.hasher.hash(id), turn_id) {
+            Err(Failure::Record(_)) => Ok(false),
+            run => run.map(|_| true),
+        }
     }
 
     /// Returns what is known of the first turns of a conversation, if some of them were dropped.

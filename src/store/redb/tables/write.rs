@@ -228,26 +228,34 @@ impl<'txn> WriteTables<'txn> {
         Ok(steps.len() + turns.len())
     }
 
-    /// Removes the first turns of an erased conversation, at most `limit`, and returns them. A turn that cannot be read
-    /// is an error in its place.
+    /// Removes the first turns of an erased conversation, and calls `take` with each of them. A turn that cannot be read is
+    /// an error. Stops after `limit` turns, or when their records have `bytes` bytes. Returns how many were removed, and
+    /// whether these were the last ones.
     pub(crate) fn remove_turns(
         &mut self,
         key: u64,
-        limit: usize,
-    ) -> Result<Vec<Result<StoredTurn, DamagedRecord>>, Failure> {
-        let (mut turns, mut places) = (Vec::new(), Vec::new());
-        for row in self.turns.range((key, 0)..=(key, u64::MAX))?.take(limit) {
+        (limit, bytes): (usize, usize),
+        mut take: impl FnMut(Result<StoredTurn, DamagedRecord>),
+    ) -> Result<(usize, bool), Failure> {
+        let (mut places, mut size) = (Vec::new(), 0);
+        for row in self.turns.range((key, 0)..=(key, u64::MAX))? {
+            if places.len() == limit || size >= bytes {
+                break;
+            }
             let (place, row) = row?;
             let ordinal = Ordinal::new(place.value().1).unwrap_or(Ordinal::after(0));
             let record = row.value().verify(&place.value());
-            turns.push(record.and_then(|record| record::decode_sealed(ordinal, record)));
-            places.push((place.value().1, 2 * size_of::<u64>() + row.value().unverified().len()));
+            take(record.and_then(|record| record::decode_sealed(ordinal, record)));
+            let bytes = 2 * size_of::<u64>() + row.value().unverified().len();
+            size += bytes;
+            places.push((place.value().1, bytes));
         }
-        for (ordinal, bytes) in places {
-            self.turns.remove((key, ordinal))?;
-            self.grow(0, bytes);
+        for (ordinal, bytes) in &places {
+            self.turns.remove((key, *ordinal))?;
+            self.grow(0, *bytes);
         }
-        Ok(turns)
+        let is_all = self.turns.range((key, 0)..=(key, u64::MAX))?.next().is_none();
+        Ok((places.len(), is_all))
     }
 
     /// Removes the first turns of a conversation, which were too old, and notes that. `turns` are the first ones that the
@@ -264,9 +272,11 @@ impl<'txn> WriteTables<'txn> {
         dropped.sums.add(sums);
         for turn in turns {
             let (id, ordinal) = (turn.metrics.turn_id.as_str(), turn.ordinal);
-            index::remove(&mut self.index, &self.turns, key, |id| self.hasher.hash(id), (id, ordinal))?;
-            let removed = self.turns.remove((key, ordinal.get()))?.map_or(0, |row| row.value().unverified().len());
-            self.grow(0, 3 * size_of::<u64>() + 2 * size_of::<u64>() + removed);
+            let hash = |id: &str| self.hasher.hash(id);
+            let was_indexed = index::remove(&mut self.index, &self.turns, key, hash, (id, ordinal))?;
+            self.grow(0, if was_indexed { 3 * size_of::<u64>() } else { 0 });
+            let removed = self.turns.remove((key, ordinal.get()))?.map(|row| row.value().unverified().len());
+            self.grow(0, removed.map_or(0, |bytes| 2 * size_of::<u64>() + bytes));
             dropped.record.count_stored(turn);
         }
         self.fill(&dropped.encode()?);

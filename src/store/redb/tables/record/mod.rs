@@ -32,7 +32,7 @@ use self::damaged::{DamagedRecord, RecordFlaw};
 use self::open_turn::{StagedHead, StagedRecords};
 use self::twin::{AtPositionTwin, ConversationTwin, OpenHeadTwin, OpenStepTwin, SealedTurnTwin};
 use crate::store::contract::{StagedChange, StagedTurn};
-use crate::turn::{OpenStep, OpenSteps, OpenTurn, Ordinal, SealedTurn, StoredTurn, TurnId};
+use crate::turn::{EpochMillis, OpenStep, OpenSteps, OpenTurn, Ordinal, SealedTurn, StoredTurn, TurnId};
 
 /// The version byte of the encoding.
 const VERSION: u8 = 1;
@@ -117,6 +117,12 @@ pub(crate) fn decode_step(turn_id: &TurnId, place: u32, bytes: &[u8]) -> Result<
 /// Returns the id of a turn, sealed or open, without decoding the rest of its record or head.
 pub(crate) fn turn_id_of(bytes: &[u8]) -> Result<&str, DamagedRecord> {
     first_of("turn", bytes)
+}
+
+/// Returns the moment at which a turn was sealed, without decoding the rest of its record.
+pub(crate) fn sealed_at_of(bytes: &[u8]) -> Result<EpochMillis, DamagedRecord> {
+    let (_, sealed_at): (&str, u64) = first_of(SEALED_TURN, bytes)?;
+    Ok(EpochMillis::new(sealed_at))
 }
 
 /// Returns the first fields of a record.
