@@ -5,9 +5,7 @@
 //! the conversation's record says of them.
 //!
 //! A cost can be moved only if it can be computed again, and a sum only if it is in the tables. So nothing is dropped while
-//! costs are by other prices than the present ones, or while the memtable has an immutable table.
-
-use std::ops::Bound;
+//! costs are by other prices than the present ones, or while the memtable has sums of turns that are in the tables.
 
 use redb::WriteTransaction;
 
@@ -35,22 +33,21 @@ pub(super) struct Old {
     conversations: Vec<(u64, ConversationRecord, Vec<StoredTurn>)>,
     /// The number of these turns.
     pub(super) turns: usize,
-    /// The key of the last conversation that was looked at. `None` if the last one of all was looked at.
-    pub(super) last: Option<u64>,
+    /// The key from which the next step searches. `None` if all conversations were searched.
+    pub(super) next: Option<u64>,
 }
 
 impl Old {
-    /// Searches for turns that were sealed before a moment, in conversations after this key.
-    pub(super) fn find(tables: &ReadTables, after: Option<u64>, before: EpochMillis) -> Result<Self, Failure> {
+    /// Searches for turns that were sealed before a moment, in conversations from this key on.
+    pub(super) fn find(tables: &ReadTables, from: Option<u64>, before: EpochMillis) -> Result<Self, Failure> {
         let mut old = Self::default();
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        for (nth, row) in tables.conversations()?.range::<u64>((from, Bound::Unbounded))?.enumerate() {
+        for (nth, row) in tables.conversations()?.range(from.unwrap_or(0)..)?.enumerate() {
             let (key, value) = row?;
             let key = key.value();
-            if nth == CONVERSATIONS_AT_ONCE || old.turns >= TURNS_AT_ONCE {
+            if nth == CONVERSATIONS_AT_ONCE {
+                old.next = Some(key);
                 return Ok(old);
             }
-            old.last = Some(key);
             // A damaged conversation keeps its turns until a repair.
             let Ok(record) = value.value().verify(&key).and_then(ConversationRecord::decode) else { continue };
             let mut turns = Vec::new();
@@ -68,8 +65,12 @@ impl Old {
                 old.turns += turns.len();
                 old.conversations.push((key, record, turns));
             }
+            if old.turns >= TURNS_AT_ONCE {
+                // This conversation may have further old turns.
+                old.next = Some(key);
+                return Ok(old);
+            }
         }
-        old.last = None;
         Ok(old)
     }
 

@@ -74,9 +74,8 @@ pub(crate) struct Checkpoint {
     is_priced: AtomicBool,
     /// Whether rows of erased conversations may be left that can be removed.
     may_erase: AtomicBool,
-    /// The key of the last conversation whose old turns were searched for; `None` if the next search begins with the first
-    /// one.
-    dropped_after: Mutex<Option<u64>>,
+    /// The key of the conversation from which the next search for old turns begins; `None` if a new sweep begins.
+    drop_from: Mutex<Option<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +97,7 @@ impl Checkpoint {
             failure: Mutex::default(),
             is_priced: AtomicBool::new(false),
             may_erase: AtomicBool::new(true),
-            dropped_after: Mutex::default(),
+            drop_from: Mutex::default(),
         }
     }
 
@@ -426,65 +425,71 @@ impl Checkpoint {
         Ok(true)
     }
 
-    /// Drops some of the turns that are too old. Turns of the memtable are moved into the tables first.
+    /// Drops some of the turns that are too old. Turns of the memtable are moved into the tables first. Like a flush in
+    /// the background, stores a failure for the next commit too.
     pub(crate) fn drop_some(&self, question: &DropTurns, running: RunningTime) -> Result<DroppedTurns, DropError> {
         self.failure().map_or(Ok(()), Err)?;
         let before = question.before();
         if unwind::caught_as_fault(|| self.has_to_move(before))? {
-            self.flush()?;
+            self.flush_in_background();
+            self.failure().map_or(Ok(()), Err)?;
             return Ok(DroppedTurns { turns: 0, is_done: false });
         }
         let _one_at_a_time = self.pause();
-        unwind::caught_as_fault(|| self.drop_once(Moment::new(question.now, running), before))?
+        let dropped = unwind::caught_as_fault(|| self.drop_once(Moment::new(question.now, running), before));
+        dropped.unwrap_or_else(|cause| {
+            *self.failure_of_background() = Some(cause.clone());
+            Err(cause.into())
+        })
     }
 
     /// Returns whether a flush has to come before turns can be dropped that were sealed before a moment.
     fn has_to_move(&self, before: EpochMillis) -> Result<bool, Fault> {
-        let is_first = self.dropped_after().is_none();
+        let is_first = self.drop_from().is_none();
         let firsts = self.slot.with(|files| {
             let memtable = files.memtable();
             let pieces = memtable.contents().all().filter(|_| is_first);
             let firsts = pieces.filter_map(|piece| piece.sealed_after(0).next().map(|(_, record)| Arc::clone(record)));
-            (memtable.has_immutable(), firsts.collect::<Vec<_>>())
+            (memtable.owes_sums(), firsts.collect::<Vec<_>>())
         });
-        let (has_immutable, firsts) = firsts?;
+        let (owes_sums, firsts) = firsts?;
         let is_old = |record: &Arc<[u8]>| {
             record::decode_sealed(Ordinal::after(0), record).is_ok_and(|turn| turn.sealed_at < before)
         };
-        Ok(has_immutable || firsts.iter().any(is_old))
+        Ok(owes_sums || firsts.iter().any(is_old))
     }
 
-    fn dropped_after(&self) -> MutexGuard<'_, Option<u64>> {
-        self.dropped_after.lock().unwrap_or_else(PoisonError::into_inner)
+    fn drop_from(&self) -> MutexGuard<'_, Option<u64>> {
+        self.drop_from.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The inner error says that the clock is not trusted.
     fn drop_once(&self, now: Moment, before: EpochMillis) -> Result<Result<DroppedTurns, DropError>, Fault> {
         let begun = self.slot.with(|files| -> Result<_, Failure> {
-            Ok((files.read_tables()?, files.memtable().has_immutable(), files.hasher()))
+            Ok((files.read_tables()?, files.memtable().owes_sums(), files.hasher()))
         });
-        let (tables, has_immutable, hasher) = begun??;
-        let mut after = self.dropped_after();
-        if has_immutable {
+        let (tables, owes_sums, hasher) = begun??;
+        let mut from = self.drop_from();
+        if owes_sums {
             return Ok(Ok(DroppedTurns { turns: 0, is_done: false }));
         }
         let known = tables.meta()?.clock()?;
         let (clock, ahead) = TrustedClock::look(known, now);
-        if after.is_none() && Some(clock) != known {
+        if from.is_none() && Some(clock) != known {
             let txn = self.slot.with(Files::write_tables)??;
             WriteMeta::write(&txn)?.set_clock(clock)?;
             txn.commit().map_err(Failure::from)?;
         }
         if let Some(by) = ahead {
-            *after = None;
+            *from = None;
             return Ok(Err(DropError::ClockAhead { by }));
         }
         let book = self.slot.book();
         if !erasing::is_priced(&tables, book.digest())? {
-            *after = None;
+            *from = None;
             return Ok(Ok(DroppedTurns { turns: 0, is_done: true }));
         }
-        let old = Old::find(&tables, *after, before)?;
+        let old = Old::find(&tables, *from, before)?;
         if old.turns > 0 {
             let txn = self.slot.with(Files::write_tables)??;
             old.write(&txn, hasher, &**book)?;
@@ -492,8 +497,8 @@ impl Checkpoint {
             self.slot.with(Files::note_dropped)?;
             txn.commit().map_err(Failure::from)?;
         }
-        *after = old.last;
-        Ok(Ok(DroppedTurns { turns: old.turns as u64, is_done: old.last.is_none() }))
+        *from = old.next;
+        Ok(Ok(DroppedTurns { turns: old.turns as u64, is_done: old.next.is_none() }))
     }
 
     /// Removes all rows of erased conversations. If there are any and the prices have changed, computes all costs anew
