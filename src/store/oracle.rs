@@ -12,12 +12,16 @@ use super::{
 use crate::report::{
     Breakdown, ConversationSums, Cost, Grouping, Period, PriceBook, Quarter, Rollup, Selection, report_time,
 };
-use crate::turn::{ConversationId, OpenTurn, Ordinal, StoredTurn, TurnId, Usage};
+use crate::turn::{ConversationId, EpochMillis, OpenTurn, Ordinal, StoredTurn, TurnId, Usage};
 
 /// The data that a store must have of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Oracle {
     pub(super) version: Version,
+    /// The turns that were dropped because of their age. They come before `sealed`.
+    pub(super) dropped: Vec<StoredTurn>,
+    /// The sums over the dropped turns, with the costs that they had when they were dropped.
+    pub(super) dropped_sums: ConversationSums,
     pub(super) sealed: Vec<StoredTurn>,
     pub(super) open: BTreeMap<TurnId, StagedTurn>,
 }
@@ -30,7 +34,37 @@ impl Oracle {
     /// Erases the conversation. Returns whether there was anything to erase, and the turns that are gone.
     pub(super) fn erase(&mut self) -> (bool, Vec<StoredTurn>) {
         let erased = std::mem::take(self);
-        (erased.version.0 > 0, erased.sealed)
+        (erased.version.0 > 0, erased.all().cloned().collect())
+    }
+
+    /// Drops the first turns, at most `at_most`, that were sealed before a moment. Returns how many.
+    pub(super) fn drop_before(&mut self, before: EpochMillis, at_most: usize, book: &dyn PriceBook) -> usize {
+        let old = self.sealed.iter().take(at_most).take_while(|turn| turn.sealed_at < before).count();
+        for turn in self.sealed.drain(..old) {
+            self.dropped_sums.add(&ConversationSums::of_turn(&turn, book));
+            self.dropped.push(turn);
+        }
+        old
+    }
+
+    /// Returns all turns that were ever sealed, in order.
+    pub(super) fn all(&self) -> impl DoubleEndedIterator<Item = &StoredTurn> {
+        self.dropped.iter().chain(&self.sealed)
+    }
+
+    pub(super) fn last_sealed_at(&self) -> EpochMillis {
+        self.all().next_back().map_or_else(EpochMillis::default, |last| last.sealed_at)
+    }
+
+    /// Returns how a store must list the conversation.
+    pub(super) fn listing(&self, id: &ConversationId, book: &dyn PriceBook) -> Option<ListedConversation> {
+        // A conversation whose turns were all dropped is not listed.
+        self.sealed.first()?;
+        let all: Vec<_> = self.all().cloned().collect();
+        let mut listed = listing_of(id, &all, self.open.len(), book)?;
+        listed.sums = self.dropped_sums.clone();
+        self.sealed.iter().for_each(|turn| listed.sums.add(&ConversationSums::of_turn(turn, book)));
+        Some(listed)
     }
 
     /// Makes the changes of the commit, and returns the answer that a store must give.
@@ -55,10 +89,10 @@ impl Oracle {
             let outcome = if let Some(ordinal) = self.ordinal_of(&id) {
                 TurnOutcome::Duplicate(ordinal)
             } else {
-                let ordinal = Ordinal::after(self.sealed.len() as u64);
+                let ordinal = Ordinal::after(self.all().count() as u64);
                 self.open.remove(&id);
                 let mut turn = sealed.clone().at(ordinal);
-                turn.sealed_at = self.sealed.last().map_or(turn.sealed_at, |last| turn.sealed_at.max(last.sealed_at));
+                turn.sealed_at = turn.sealed_at.max(self.last_sealed_at());
                 self.sealed.push(turn);
                 TurnOutcome::Sealed(ordinal)
             };

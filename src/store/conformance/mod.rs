@@ -45,7 +45,7 @@ pub(crate) fn test_prices() -> SharedPriceBook {
 }
 
 /// Prices for tests. A test can set the price of the model `dear`.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct TestPrices {
     /// The price of a token of the model `dear` in pico-dollars.
     pub(crate) dear: i128,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -10,10 +11,10 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 
 use crate::settings::StoreSettings;
 use crate::store::conformance::test_prices;
-use crate::store::oracle::{Oracle, breakdown_of, change, listing_of, question_of_1970};
+use crate::store::oracle::{Oracle, breakdown_of, change, question_of_1970};
 use crate::store::{
-    Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, ConversationState, Location, RedbEngine,
-    StagedChange, StagedTurn, TurnRange, Version,
+    Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, ConversationState, DropTurns, Location,
+    RedbEngine, StagedChange, StagedTurn, TurnRange, Version,
 };
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes, StoredTurn, TurnId,
@@ -26,6 +27,8 @@ enum Transition {
     Commits(Vec<(u8, Change)>),
     /// Conversations are erased at the same time, after commits to them that are in flight.
     Erase(Vec<(u8, Change)>, Vec<u8>),
+    /// Turns that were sealed before a moment are dropped.
+    Drop(u64),
     /// The store is closed and opened again.
     Reopen,
 }
@@ -43,10 +46,12 @@ struct Model {
     conversations: BTreeMap<u8, Oracle>,
     /// The order of all turns: each with its conversation and its place in `all`.
     order: Vec<u8>,
-    /// Each turn of the order. `None` if the turn was erased.
+    /// Each turn of the order. `None` if the turn was erased or dropped.
     all: Vec<Option<StoredTurn>>,
     /// The turns that were erased.
     erased: Vec<StoredTurn>,
+    /// How many turns the latest transition dropped.
+    dropped: usize,
     /// The answers to the latest erasures.
     erasures: Vec<bool>,
     /// The answers to the latest transition.
@@ -107,6 +112,7 @@ impl ReferenceStateMachine for Model {
             9 => vec((0..3_u8, change.clone()), 1..5).prop_map(Transition::Commits),
             2 => (vec((0..3_u8, change), 0..3), vec(0..3_u8, 1..3))
                 .prop_map(|(changes, erased)| Transition::Erase(changes, erased)),
+            2 => (0..14_u64).prop_map(Transition::Drop),
             1 => Just(Transition::Reopen),
         ]
         .boxed()
@@ -138,6 +144,14 @@ impl ReferenceStateMachine for Model {
                 of_it.for_each(|(_, turn)| *turn = None);
             }
         }
+        if let Transition::Drop(before) = transition {
+            let before = EpochMillis::new(*before);
+            let drop = |oracle: &mut Oracle| oracle.drop_before(before, usize::MAX, &*test_prices());
+            model.dropped = model.conversations.values_mut().map(drop).sum();
+            for turn in &mut model.all {
+                turn.take_if(|turn| turn.sealed_at < before);
+            }
+        }
         model
     }
 }
@@ -167,6 +181,20 @@ impl Opened {
                 let erasures: Vec<_> = erasing.into_iter().map(|answer| self.runtime.block_on(answer)).collect();
                 assert_eq!(erasures, model.erasures.iter().copied().map(Ok).collect::<Vec<_>>());
             }
+            Transition::Drop(before) => {
+                let question = DropTurns { keep: Duration::ZERO, now: EpochMillis::new(*before) };
+                let mut dropped = 0;
+                loop {
+                    let step = self.runtime.block_on(self.engine.drop_turns(question)).unwrap();
+                    dropped += usize::try_from(step.turns).unwrap();
+                    if step.is_done {
+                        break;
+                    }
+                }
+                // The rows of erased turns may still be there, and are dropped like others.
+                let at_most = model.dropped + model.erased.len();
+                assert!((model.dropped..=at_most).contains(&dropped), "{dropped} of {}", model.dropped);
+            }
             Transition::Reopen => {
                 // A store in memory would be gone when it is closed, so it is not closed.
                 if let Some(directory) = &self.directory {
@@ -190,22 +218,23 @@ impl Opened {
                 state,
                 ConversationState {
                     version: oracle.version,
-                    last_sealed_at: oracle.sealed.last().map_or_else(EpochMillis::default, |turn| turn.sealed_at),
+                    last_sealed_at: oracle.last_sealed_at(),
                     open_turns,
                     sealed_turns: vec![]
                 }
             );
             let range = TurnRange::after(id.clone(), 1, 3);
-            let turns: Vec<_> = oracle.sealed.iter().skip(1).take(3).cloned().collect();
+            let turns: Vec<_> = oracle.sealed.iter().filter(|turn| turn.ordinal.get() > 1).take(3).cloned().collect();
             assert_eq!(self.engine.turns(&range).unwrap(), turns);
-            assert_eq!(self.engine.revision(&id).unwrap().sealed_turns, oracle.sealed.len() as u64);
+            let revision = self.engine.revision(&id).unwrap();
+            let counted = (oracle.all().count() as u64, oracle.dropped.len() as u64);
+            assert_eq!((revision.sealed_turns, revision.dropped_turns), counted);
             let old_here = oracle.open.values().filter(|staged| staged.last_event_at < RunningTime::new(5));
             old.extend(old_here.map(|staged| (id.clone(), staged.turn.id.clone())));
         }
         let prices = test_prices();
-        let listing = |(conversation, oracle): (&u8, &Oracle)| {
-            listing_of(&conversation_id(*conversation), &oracle.sealed, oracle.open.len(), &*prices)
-        };
+        let listing =
+            |(conversation, oracle): (&u8, &Oracle)| oracle.listing(&conversation_id(*conversation), &*prices);
         let mut expected: Vec<_> = model.conversations.iter().filter_map(listing).collect();
         for order in [ConversationOrder::Recent, ConversationOrder::Turns] {
             expected.sort_by_key(|listed| order.place(listed));
@@ -217,12 +246,12 @@ impl Opened {
             }
         }
         let question = question_of_1970();
-        let turns = model.conversations.values().flat_map(|oracle| &oracle.sealed).chain(&model.erased);
+        let turns = model.conversations.values().flat_map(Oracle::all).chain(&model.erased);
         assert_eq!(self.engine.report(&question).unwrap().breakdown, breakdown_of(turns, &question, &*test_prices()));
         // A page that begins in the middle may come from the tables, from the memtable or from both.
         for after in [0, model.order.len() / 2] {
             let page = self.engine.sealed_turns(None, after).unwrap();
-            assert_eq!(page.next.number, after as u64, "erased turns keep their positions");
+            assert_eq!(page.next.number, after as u64, "erased and dropped turns keep their positions");
             let page = self.engine.sealed_turns(Some(page.next), 1000).unwrap();
             let found: Vec<_> = page
                 .turns

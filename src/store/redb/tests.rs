@@ -10,8 +10,8 @@ use crate::report::NoPrices;
 use crate::settings::StoreSettings;
 use crate::store::oracle::{change, question_of_1970};
 use crate::store::{
-    Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, FaultKind, Health, ListSealedError,
-    Location, OpenError, Position, RedbEngine, StagedTurn, StoreSizes, TurnOutcome, Version, check,
+    Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, DropError, DropTurns, FaultKind, Health,
+    ListSealedError, Location, OpenError, Position, RedbEngine, StagedTurn, StoreSizes, TurnOutcome, Version, check,
 };
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StoredTurn, TurnId, TurnLabels, Usage,
@@ -82,6 +82,52 @@ async fn the_moment_of_sealing_never_falls_in_a_conversation() {
     store.commit(Commit { sealed: vec![seal("a", 7)], ..commit("other", 0, &[], &[]) }).await.unwrap();
     let moments = |id| all(&store, id).iter().map(|turn| turn.sealed_at.get()).collect::<Vec<_>>();
     assert_eq!((moments("c"), moments("other")), (vec![100, 100, 120, 120, 120], vec![7]));
+    store.close().await;
+    assert_eq!(check(directory.path()).unwrap().violations, []);
+}
+
+/// Drops all turns by this clock. Returns the number of dropped turns, or by how much the clock is ahead.
+async fn drop_all(store: &RedbEngine, now: u64) -> Result<u64, Duration> {
+    let question = DropTurns { keep: Duration::ZERO, now: EpochMillis::new(now) };
+    let mut dropped = 0;
+    loop {
+        match store.drop_turns(question).await {
+            Ok(step) => {
+                dropped += step.turns;
+                if step.is_done {
+                    return Ok(dropped);
+                }
+            }
+            Err(DropError::ClockAhead { by }) => return Err(by),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_has_jumped_drops_nothing_for_a_day_of_running_time_however_often_the_store_is_reopened() {
+    const DAY: u64 = 24 * 60 * 60 * 1000;
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = in_directory(directory.path()).unwrap();
+    store.commit(commit("c", 0, &[], &["a"])).await.unwrap();
+    assert_eq!(drop_all(&store, 5).await, Ok(0), "the turn is not old yet");
+    let ahead = Err(Duration::from_millis(10 * DAY - 5));
+    assert_eq!(drop_all(&store, 10 * DAY).await, ahead);
+    assert_eq!(drop_all(&store, 6).await, Ok(0), "the clock is set right");
+    let ahead = Err(Duration::from_millis(10 * DAY - 6));
+    assert_eq!(drop_all(&store, 10 * DAY).await, ahead);
+    for _ in 0..2 {
+        store.close().await;
+        store = in_directory(directory.path()).unwrap();
+        assert_eq!(drop_all(&store, 10 * DAY).await, ahead, "a restart does not make the clock right");
+    }
+    store.tick(Duration::from_millis(DAY / 2)).await.unwrap();
+    assert_eq!(drop_all(&store, 10 * DAY + DAY / 2).await, ahead);
+    store.tick(Duration::from_millis(DAY / 2)).await.unwrap();
+    store.close().await;
+    let store = in_directory(directory.path()).unwrap();
+    assert_eq!(all(&store, "c").len(), 1);
+    assert_eq!(drop_all(&store, 11 * DAY).await, Ok(1), "the clock has gone on evenly for a day");
     store.close().await;
     assert_eq!(check(directory.path()).unwrap().violations, []);
 }

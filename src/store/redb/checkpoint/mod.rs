@@ -426,20 +426,27 @@ impl Checkpoint {
         Ok(true)
     }
 
-    /// Drops some of the turns that are too old. Turns of the memtable are moved into the tables first.
+    /// Drops some of the turns that are too old. Turns of the memtable are moved into the tables first. Like a flush in
+    /// the background, stores a failure for the next commit too.
     pub(crate) fn drop_some(&self, question: &DropTurns, running: RunningTime) -> Result<DroppedTurns, DropError> {
-        let before = question.before();
         let _one_at_a_time = self.pause();
         self.failure().map_or(Ok(()), Err)?;
-        let mut has_to_move = unwind::caught_as_fault(|| self.has_to_move(before))?;
-        if has_to_move {
-            unwind::caught_as_fault(|| self.flush_once())?;
-            has_to_move = unwind::caught_as_fault(|| self.has_to_move(before))?;
+        let now = Moment::new(question.now, running);
+        unwind::caught_as_fault(|| self.move_and_drop(now, question.before())).unwrap_or_else(|cause| {
+            *self.failure_of_background() = Some(cause.clone());
+            Err(cause.into())
+        })
+    }
+
+    fn move_and_drop(&self, now: Moment, before: EpochMillis) -> Result<Result<DroppedTurns, DropError>, Fault> {
+        if self.has_to_move(before)? {
+            self.flush_once()?;
+            // The rest is left for the next step.
+            if self.has_to_move(before)? {
+                return Ok(Ok(DroppedTurns { turns: 0, is_done: false }));
+            }
         }
-        if has_to_move {
-            return Ok(DroppedTurns { turns: 0, is_done: false });
-        }
-        unwind::caught_as_fault(|| self.drop_once(Moment::new(question.now, running), before))?
+        self.drop_once(now, before)
     }
 
     /// Returns whether a flush has to come before turns can be dropped that were sealed before a moment.
@@ -449,7 +456,7 @@ impl Checkpoint {
             let memtable = files.memtable();
             let mut pieces = memtable.contents().present().filter(|_| is_first);
             let is_old = |record: &Arc<[u8]>| record::sealed_at_of(record).is_ok_and(|sealed_at| sealed_at < before);
-            memtable.has_sums_of_tables()
+            memtable.owes_sums()
                 || pieces.any(|piece| piece.sealed_after(0).next().is_some_and(|(_, record)| is_old(record)))
         })
     }

@@ -13,10 +13,12 @@ use crate::store::redb::engine::RedbEngine;
 use crate::store::redb::maintenance::check::check;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{
-    Commit, CommitError, ConversationOrder, ConversationQuestion, DropTurns, DroppedTurns, Location, Report,
+    Commit, CommitError, ConversationOrder, ConversationQuestion, DropError, DropTurns, DroppedTurns, Location, Report,
     ReportQuestion, RepricingProgress, Version,
 };
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, StepId, StoredTurn, TurnId, Usage};
+use crate::turn::{
+    ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StoredTurn, TurnId, Usage,
+};
 
 /// A store on files. Nothing runs in the background: a test runs each flush and each step of a repricing.
 struct Opened {
@@ -95,6 +97,22 @@ impl Opened {
             ["a", "b"].iter().filter_map(|name| listing_of(&id(name), &self.turns(name), 0, &self.prices)).collect();
         expected.sort_by_key(|listed| ConversationOrder::Cost.place(listed));
         assert_eq!(self.engine.conversations(&all).unwrap(), expected);
+    }
+
+    /// Drops the turns that were sealed before a moment. Returns how many were dropped.
+    fn drop_turns(&self, before: u64) -> u64 {
+        let question = DropTurns { keep: Duration::ZERO, now: EpochMillis::new(before) };
+        let mut dropped = 0;
+        loop {
+            let step = match self.checkpoint.drop_some(&question, RunningTime::default()) {
+                Err(DropError::Repricing) => return dropped,
+                step => step.unwrap(),
+            };
+            dropped += step.turns;
+            if step.is_done {
+                return dropped;
+            }
+        }
     }
 
     fn flush(&self) {
@@ -313,4 +331,36 @@ async fn turns_are_not_dropped_before_their_sums_are_in_the_tables() {
         store.close().await;
         assert_eq!(check(directory.path()).unwrap().violations, []);
     }
+}
+
+#[tokio::test]
+async fn dropped_turns_keep_the_costs_that_they_had_when_the_prices_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Opened::with(&directory, 5);
+    store.seal("a", 0, 700).await;
+    store.seal("b", 0, 100).await;
+    let before = store.report();
+    assert_eq!(store.drop_turns(600 * 700), 600 + 100);
+    assert_eq!(store.report(), before);
+    assert_eq!(store.listed_dollars(), 700 * 920 * 5, "the other conversation is not listed");
+    store.close().await;
+    assert_eq!(check(directory.path()).unwrap().violations, []);
+
+    let store = Opened::with(&directory, 11);
+    let all = 700 * 700;
+    assert_eq!(store.drop_turns(all), 0, "nothing is dropped while costs are by other prices");
+    assert!(store.checkpoint.reprice_in_background(), "the repricing begins");
+    assert_eq!(store.drop_turns(all), 0, "nothing is dropped while costs are by two prices");
+    while store.checkpoint.reprice_in_background() {}
+    // Some turns of `a` were still there when the prices changed.
+    assert_eq!(dollars(&store.cost()), 700 * 920 * 5 + 100 * 920 * 11);
+    assert_eq!(store.listed_dollars(), 600 * 920 * 5 + 100 * 920 * 11);
+    store.seal("b", 1, 10).await;
+    assert_eq!(store.listed_dollars(), 700 * 920 * 5 + 110 * 920 * 11, "the other conversation is listed again");
+    let before = store.report();
+    assert_eq!(store.drop_turns(all), 100 + 10);
+    assert_eq!(store.report(), before);
+    assert_eq!(dollars(&store.cost()), 700 * 920 * 5 + 110 * 920 * 11);
+    store.close().await;
+    assert_eq!(check(directory.path()).unwrap().violations, []);
 }

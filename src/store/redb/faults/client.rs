@@ -10,14 +10,14 @@ use super::workload::Operation;
 use crate::report::Breakdown;
 use crate::settings::{RedbSettings, StoreSettings};
 use crate::store::conformance::TestPrices;
-use crate::store::oracle::{Oracle, breakdown_of, change, listing_of, question_of_1970};
+use crate::store::oracle::{Oracle, breakdown_of, change, question_of_1970};
 use crate::store::redb::writer::Writer;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{
-    Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, Fault, FaultKind, ListSealedError,
-    OpenError, RedbEngine, ReportError, StagedChange, StagedTurn, TurnOutcome,
+    Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, DropError, DropTurns, Fault, FaultKind,
+    ListSealedError, OpenError, RedbEngine, ReportError, StagedChange, StagedTurn, TurnOutcome, Version,
 };
-use crate::turn::{ConversationId, OpenTurn, Ordinal, RunningTime, StoredTurn, TurnId};
+use crate::turn::{ConversationId, EpochMillis, OpenTurn, Ordinal, RunningTime, StoredTurn, TurnId};
 
 /// A promise that a control breaks on purpose. The check must notice it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,25 +43,53 @@ enum Sent {
     Commit(Commit),
     /// The erasure of a conversation.
     Erase(ConversationId),
+    /// The dropping of turns that were sealed before a moment, at the prices of that time.
+    Drop(EpochMillis, TestPrices),
 }
 
 impl Sent {
-    fn conversation_id(&self) -> &ConversationId {
+    /// Returns the conversation that it changes. `None` for all of them.
+    fn conversation_id(&self) -> Option<&ConversationId> {
         match self {
-            Self::Commit(commit) => &commit.conversation_id,
-            Self::Erase(id) => id,
+            Self::Commit(commit) => Some(&commit.conversation_id),
+            Self::Erase(id) => Some(id),
+            Self::Drop(..) => None,
         }
     }
 
-    /// Makes the change to the model of its conversation. Returns the turns that it erases.
-    fn apply(&self, model: &mut Oracle) -> Vec<StoredTurn> {
+    /// Makes the change to the model of a conversation. It takes several transactions to drop many turns, so some may be
+    /// dropped and others not: drops turns until the model has dropped `dropped`. Returns the turns that it erases.
+    fn apply(&self, model: &mut Oracle, dropped: u64) -> Vec<StoredTurn> {
         match self {
             Self::Commit(commit) => {
                 let _ = model.apply(commit);
                 Vec::new()
             }
             Self::Erase(_) => model.erase().1,
+            Self::Drop(before, prices) => {
+                let at_most = usize::try_from(dropped).unwrap().saturating_sub(model.dropped.len());
+                model.drop_before(*before, at_most, prices);
+                Vec::new()
+            }
         }
+    }
+}
+
+/// What the store says of a conversation.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    version: Version,
+    /// The number of turns that were dropped.
+    dropped: u64,
+    sealed: Vec<StoredTurn>,
+    open: BTreeMap<TurnId, StagedTurn>,
+}
+
+impl Said {
+    /// Returns what a store must say of a conversation.
+    fn of(model: &Oracle) -> Self {
+        let Oracle { version, sealed, open, dropped, .. } = model.clone();
+        Self { version, dropped: dropped.len() as u64, sealed, open }
     }
 }
 
@@ -99,6 +127,9 @@ pub(super) struct Client {
 /// How many attempts to open the store are made after a failure that happens once. The first attempt may meet that
 /// failure.
 pub(super) const OPENINGS: usize = 3;
+
+/// The most steps that dropping turns may take.
+const MAX_STEPS: u32 = 10_000;
 
 /// The writer's pauses before it opens the files again are so long that it never does by itself: a test says when it
 /// opens them.
@@ -205,6 +236,7 @@ impl Client {
         match operation {
             Operation::Commits(commits) => self.commit(commits),
             Operation::Erase(id) => self.erase(id),
+            Operation::Drop(before) => self.drop_turns(before),
             Operation::CheckWrite => match self.check_write() {
                 Ok(()) | Err(CommitError::Unavailable(_)) => Ok(()),
                 Err(other) => Err(format!("a durable write was answered with {other}")),
@@ -260,6 +292,44 @@ impl Client {
         }
     }
 
+    fn drop_turns(&mut self, before: EpochMillis) -> Result<(), Broken> {
+        let question = DropTurns { keep: Duration::ZERO, now: before };
+        let checkpoint = Arc::clone(self.writer().checkpoint());
+        let running = self.engine().running_time();
+        let prices = self.prices();
+        let (mut dropped, mut sweeps) = (0, 0);
+        // A sweep that was interrupted goes on from there, so only the second sweep is certainly a whole one.
+        for _ in 0..MAX_STEPS {
+            // Nothing is dropped while costs are by other prices.
+            while checkpoint.reprice_in_background() {}
+            match checkpoint.drop_some(&question, running) {
+                Ok(step) => {
+                    dropped += usize::try_from(step.turns).unwrap();
+                    sweeps += u32::from(step.is_done);
+                }
+                Err(DropError::Unavailable(_)) => {
+                    self.doubt.push(Sent::Drop(before, prices));
+                    return Ok(());
+                }
+                // The step has moved the turns that a repricing waits for.
+                Err(DropError::Repricing) => {}
+                Err(error) => return Err(format!("the dropping of turns is answered with {error}")),
+            }
+            if sweeps == 2 {
+                let models = self.models.values_mut();
+                let expected: usize = models.map(|model| model.drop_before(before, usize::MAX, &prices)).sum();
+                // The rows of erased turns may still be there, and are dropped like others.
+                let at_most = expected + self.erased.len();
+                return if (expected..=at_most).contains(&dropped) || self.sabotage != Sabotage::None {
+                    Ok(())
+                } else {
+                    Err(format!("{dropped} turns were dropped instead of {expected}"))
+                };
+            }
+        }
+        Err("dropping turns does not end".into())
+    }
+
     fn commit(&mut self, commits: Vec<Commit>) -> Result<(), Broken> {
         let asked: Vec<_> = commits.iter().map(|commit| self.engine().commit(self.sabotaged(commit))).collect();
         for (commit, asked) in commits.into_iter().zip(asked) {
@@ -300,7 +370,7 @@ impl Client {
     }
 
     fn ids(&self) -> BTreeSet<ConversationId> {
-        self.models.keys().chain(self.doubt.iter().map(Sent::conversation_id)).cloned().collect()
+        self.models.keys().chain(self.doubt.iter().filter_map(Sent::conversation_id)).cloned().collect()
     }
 
     /// Compares what the store answers with what it acknowledged. Commits in doubt that the store shows count as
@@ -329,6 +399,10 @@ impl Client {
                 Sent::Commit(commit) => commit,
                 Sent::Erase(id) => {
                     self.erase(id)?;
+                    continue;
+                }
+                Sent::Drop(before, _) => {
+                    self.drop_turns(before)?;
                     continue;
                 }
             };
@@ -378,7 +452,8 @@ impl Client {
                 return Err(format!("turn {ordinal} of {id} has a position before that of an earlier turn"));
             }
         }
-        let ever_sealed = order.len() + self.erased.len();
+        let dropped = self.models.values().map(|model| model.dropped.len());
+        let ever_sealed = order.len() + self.erased.len() + dropped.sum::<usize>();
         if positions.latest != ever_sealed as u64 && self.sabotage == Sabotage::None {
             return Err(format!("{} positions were given to {ever_sealed} turns", positions.latest));
         }
@@ -389,19 +464,19 @@ impl Client {
     /// Checks that a report counts each sealed turn once.
     fn check_report(&self) -> Result<(), Broken> {
         let question = question_of_1970();
-        let turns = self.models.values().flat_map(|model| &model.sealed).chain(&self.erased);
+        let turns = self.models.values().flat_map(Oracle::all).chain(&self.erased);
         let expected = breakdown_of(turns, &question, &self.prices());
         let rollups = |breakdown: &Breakdown| {
             let rows = breakdown.rows().map(|(period, label, row)| (period, label.clone(), row.rollup.clone()));
             rows.collect::<Vec<_>>()
         };
-        let has_erased_costs =
-            self.erased.iter().any(|turn| turn.model.as_ref().is_some_and(|model| model.as_str() == "dear"));
+        let mut gone = self.models.values().flat_map(|model| &model.dropped).chain(&self.erased);
+        let has_old_costs = gone.any(|turn| turn.model.as_ref().is_some_and(|model| model.as_str() == "dear"));
         match self.engine().report(&question) {
             Ok(report) if report.breakdown == expected => Ok(()),
-            // The prices may have changed since turns were erased, and these keep the costs that they had.
+            // The prices may have changed since turns were erased or dropped, and these keep the costs that they had.
             Ok(report)
-                if (report.is_repricing || has_erased_costs) && rollups(&report.breakdown) == rollups(&expected) =>
+                if (report.is_repricing || has_old_costs) && rollups(&report.breakdown) == rollups(&expected) =>
             {
                 Ok(())
             }
@@ -415,8 +490,7 @@ impl Client {
     fn check_activity(&self) -> Result<(), Broken> {
         let prices = self.prices();
         let is_repricing = self.engine().report(&question_of_1970()).map_or(true, |report| report.is_repricing);
-        let of = |(id, model): (&ConversationId, &Oracle)| listing_of(id, &model.sealed, model.open.len(), &prices);
-        let mut expected: Vec<_> = self.models.iter().filter_map(of).collect();
+        let mut expected: Vec<_> = self.models.iter().filter_map(|(id, model)| model.listing(id, &prices)).collect();
         for order in [ConversationOrder::Recent, ConversationOrder::Cost] {
             expected.sort_by_key(|listed| order.place(listed));
             match self.engine().conversations(&ConversationQuestion::first(order, usize::MAX)) {
@@ -467,43 +541,49 @@ impl Client {
         let said = self.read(id).map_err(|fault| fault.in_full())?;
         let place = |turn: &StoredTurn| (turn.ordinal.get(), turn.metrics.turn_id.clone());
         let places: Vec<_> = said.sealed.iter().map(place).collect();
-        if !places.iter().map(|(ordinal, _)| *ordinal).eq(1..=places.len() as u64) {
+        let ordinals = said.dropped + 1..=said.dropped + places.len() as u64;
+        if !places.iter().map(|(ordinal, _)| *ordinal).eq(ordinals) {
             return Err(format!("the ordinals have gaps: {places:?}"));
         }
         let turns: BTreeSet<_> = places.iter().map(|(_, id)| id.as_str().trim_end_matches('~')).collect();
         if turns.len() < places.len() {
             return Err(format!("a turn is there twice: {places:?}"));
         }
-        let of_it = |sent: &&Sent| sent.conversation_id() == id;
-        let may_be_erased = self.doubt.iter().filter(of_it).any(|sent| matches!(sent, Sent::Erase(_)));
-        if !may_be_erased && !said.sealed.starts_with(&acknowledged.sealed) {
+        let of_it = |sent: &&Sent| sent.conversation_id().is_none_or(|of| of == id);
+        let may_be_gone = self.doubt.iter().filter(of_it).any(|sent| !matches!(sent, Sent::Commit(_)));
+        if !may_be_gone && !said.sealed.starts_with(&acknowledged.sealed) {
             let expected: Vec<_> = acknowledged.sealed.iter().map(place).collect();
             return Err(format!("acknowledged turns are lost or changed: {places:?} instead of {expected:?}"));
         }
         let (mut possible, mut erased) = (acknowledged, Vec::new());
         let mut doubt = self.doubt.iter().filter(of_it);
-        while possible != said {
+        while Said::of(&possible) != said {
             let Some(next) = doubt.next() else {
                 return Err(format!("it is in no state that it can be in: {said:?}"));
             };
-            erased.extend(next.apply(&mut possible));
+            erased.extend(next.apply(&mut possible, said.dropped));
         }
         self.erased.extend(erased);
         self.models.insert(id.clone(), possible);
         Ok(())
     }
 
-    pub(super) fn read(&self, id: &ConversationId) -> Result<Oracle, Fault> {
+    pub(super) fn sealed(&self, id: &ConversationId) -> Result<Vec<StoredTurn>, Fault> {
+        Ok(self.read(id)?.sealed)
+    }
+
+    fn read(&self, id: &ConversationId) -> Result<Said, Fault> {
         let engine = self.engine();
         let sealed = engine.all_turns(id)?;
         let state = engine.conversation_state(id, &[])?;
-        let sealed_turns = engine.revision(id)?.sealed_turns;
-        if sealed_turns != sealed.len() as u64 {
+        let revision = engine.revision(id)?;
+        let (sealed_turns, dropped) = (revision.sealed_turns, revision.dropped_turns);
+        if sealed_turns != dropped + sealed.len() as u64 {
             let fault = Fault::new(FaultKind::Damaged, "the revision says another number of turns than there are");
-            return Err(fault.caused_by(format!("{sealed_turns} instead of {}", sealed.len())));
+            return Err(fault.caused_by(format!("{sealed_turns} instead of {dropped} and {}", sealed.len())));
         }
         let open = state.open_turns.into_iter().map(|staged| (staged.turn.id.clone(), staged)).collect();
-        Ok(Oracle { version: state.version, sealed, open })
+        Ok(Said { version: state.version, dropped, sealed, open })
     }
 
     /// Sends all sealed turns again. The store must answer with their ordinals and change nothing.

@@ -204,7 +204,7 @@ fn the_words_of_a_disk_error_reach_only_the_log() {
             assert!(!told.contains(SECRET), "{kind:?} {error:?}: {told}");
             assert!(logged.contains(error.text()) && logged.contains(SECRET), "{kind:?} {error:?}: {logged}");
         }
-        let read = client.read(&all().conversation_id).unwrap_err();
+        let read = client.sealed(&all().conversation_id).unwrap_err();
         assert!(!read.to_string().contains(SECRET) && read.in_full().contains(SECRET), "{read:?}");
     }
 }

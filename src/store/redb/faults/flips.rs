@@ -15,7 +15,7 @@ use super::from_environment;
 use crate::report::NoPrices;
 use crate::settings::{RedbSettings, StoreSettings};
 use crate::simulate::random::Random;
-use crate::store::oracle::{Oracle, breakdown_of, listing_of, question_of_1970};
+use crate::store::oracle::{Oracle, breakdown_of, question_of_1970};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::meta::ReadMeta;
@@ -217,8 +217,7 @@ fn read_all(
     if !noticed.told.contains("an answer") {
         differs(engine, noticed, seen != order.len(), || format!("{seen} positions are listed"));
     }
-    let listed_of =
-        |(id, model): (&ConversationId, &Oracle)| listing_of(id, &model.sealed, model.open.len(), &NoPrices);
+    let listed_of = |(id, model): (&ConversationId, &Oracle)| model.listing(id, &NoPrices);
     let mut expected: Vec<_> = models.iter().filter_map(listed_of).collect();
     for order in
         [ConversationOrder::Recent, ConversationOrder::Tokens, ConversationOrder::Turns, ConversationOrder::Cost]

@@ -12,6 +12,7 @@
 //! - `crash`: crashes at random operations.
 //! - `pieces`: a crash at each change of each flush of the checkpoint.
 //! - `erasing`: a crash at each change of an erasure.
+//! - `dropping`: a crash at each change while turns are dropped.
 //! - `failing`: operations that fail.
 //! - `damage`: damaged files.
 //! - `flips`: single flipped bits, which the store must report.
@@ -20,6 +21,7 @@ mod client;
 mod crash;
 mod damage;
 mod disk;
+mod dropping;
 mod erasing;
 mod failing;
 mod flips;

@@ -14,6 +14,8 @@ pub(super) enum Operation {
     Commits(Vec<Commit>),
     /// The erasure of a conversation.
     Erase(ConversationId),
+    /// Turns that were sealed before this moment are dropped.
+    Drop(EpochMillis),
     /// A write check: a durable write of nothing.
     CheckWrite,
     /// This many flushes of the checkpoint, run while no commit waits for a flush.
@@ -42,13 +44,14 @@ impl Workload {
 
     /// Returns the next operation on a store with the conversations `models`.
     pub(super) fn next(&mut self, models: &BTreeMap<ConversationId, Oracle>) -> Operation {
-        match self.random.below(27) {
+        match self.random.below(29) {
             0 => Operation::CheckWrite,
             1 => Operation::Restart,
             2 => Operation::Close,
             24 => Operation::Erase(ConversationId::new(self.random.pick(&CONVERSATIONS)).unwrap()),
             3..=5 | 25 => Operation::Checkpoint(1 + self.random.below(3)),
             26 => Operation::Scrub,
+            27 | 28 => Operation::Drop(self.moment(models)),
             6..=10 => {
                 // Each commit is made for the state that the commits before it will leave.
                 let mut expected = models.clone();
@@ -62,6 +65,13 @@ impl Workload {
             }
             _ => Operation::Commits(vec![self.commit(models)]),
         }
+    }
+
+    /// Returns a moment just after one of the stored turns was sealed.
+    fn moment(&mut self, models: &BTreeMap<ConversationId, Oracle>) -> EpochMillis {
+        let sealed: Vec<_> = models.values().flat_map(|model| &model.sealed).map(|turn| turn.sealed_at.get()).collect();
+        let place = self.random.below(sealed.len().max(1));
+        EpochMillis::new(sealed.get(place).map_or(0, |at| at + 1))
     }
 
     fn commit(&mut self, models: &BTreeMap<ConversationId, Oracle>) -> Commit {
@@ -96,9 +106,10 @@ impl Workload {
                     }
                 }
                 // A sealed turn that is sent again, as by a client that had no answer. Its content differs, so that a
-                // test notices if it replaces the first.
-                6 if !model.sealed.is_empty() => {
-                    let known = &model.sealed[self.random.below(model.sealed.len())].metrics.turn_id;
+                // test notices if it replaces the first. A turn that was dropped is sealed anew.
+                6 if model.all().next().is_some() => {
+                    let known: Vec<_> = model.all().map(|turn| &turn.metrics.turn_id).collect();
+                    let known = known[self.random.below(known.len())];
                     let turn = OpenTurn::new(known.clone());
                     if self.random.once_in(2) {
                         commit.sealed.push(self.seal(&turn));

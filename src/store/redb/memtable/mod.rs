@@ -121,9 +121,9 @@ pub(crate) struct Memtable {
     frozen_position: u64,
     /// The key up to which the sums of the immutable table were moved.
     summed_to: Option<TallyKey>,
+    /// Whether the active table has sums of turns that are in the tables already, as after a crash within a checkpoint.
+    has_sums_of_moved_turns: bool,
     /// Which tally counts the turns of the row that is being taken in.
-    /// Whether the active table has sums over turns that are in the tables of the main file.
-    has_sums_of_moved: bool,
     counting: Counting,
 }
 
@@ -194,7 +194,7 @@ impl Memtable {
 
     /// Takes in the positions and the sums of a commit whose changes are in the tables already.
     pub(crate) fn take_positions(&mut self, entry: &Entry) {
-        self.has_sums_of_moved |= !entry.sealed.is_empty();
+        self.has_sums_of_moved_turns |= self.counting == Counting::Active && !entry.sealed.is_empty();
         self.list_for_sums(&entry.conversation.id, entry.conversation.life, &entry.sealed);
         self.take_run(Run::of(entry));
     }
@@ -368,11 +368,6 @@ impl Memtable {
         !self.contents.immutable.conversations.is_empty() || self.order.has_frozen() || !self.frozen.is_empty()
     }
 
-    /// Returns whether the tables of the main file may have turns whose sums they lack.
-    pub(crate) fn has_sums_of_tables(&self) -> bool {
-        self.has_immutable() || self.has_sums_of_moved
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.contents.is_empty() && self.order.is_empty() && self.unsummed.is_empty() && self.frozen.is_empty()
     }
@@ -398,7 +393,7 @@ impl Memtable {
         self.order.freeze();
         self.contents.immutable = std::mem::take(&mut self.contents.active);
         self.frozen = std::mem::take(&mut self.unsummed);
-        self.has_sums_of_moved = false;
+        self.has_sums_of_moved_turns = false;
         (self.frozen_at, self.frozen_position) = (self.last_row, self.last_position);
         Some(self.contents.immutable.conversations.values().flat_map(Pieces::oldest_first).cloned().collect())
     }
@@ -407,6 +402,11 @@ impl Memtable {
     /// The next conversation to move is at the end.
     pub(crate) fn set_order(&mut self, to_move: Vec<ConversationId>) {
         self.to_move = to_move;
+    }
+
+    /// Returns whether some turns of the tables have not added to the sums of the tables yet.
+    pub(crate) fn owes_sums(&self) -> bool {
+        self.has_immutable() || self.has_sums_of_moved_turns
     }
 
     /// Returns the next pieces to move, of about this many bytes in total, and whether they are the last of the table.

@@ -1,0 +1,78 @@
+//! Many turns of several conversations are dropped in many transactions. The test crashes the disk in each of them.
+
+use super::client::{Client, Sabotage};
+use super::disk::Disk;
+use super::from_environment;
+use super::workload::Operation;
+use crate::simulate::random::Random;
+use crate::store::{Commit, StagedTurn, Version};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, TurnId, Usage};
+
+/// The test crashes at every so many changes of the disk. `TURN_METRICS_TEST_DROP_STRIDE=1` crashes at each.
+const STRIDE: u64 = 7;
+
+/// The turns of a commit are sealed at moments that are so far apart.
+const MINUTE: u64 = 60_000;
+
+/// Returns a commit that seals turns from the minute `first` on, one a minute, and stages another one.
+fn commit(name: &str, version: u64, first: u64, turns: u64) -> Commit {
+    let turn = |id: String| {
+        let mut turn = OpenTurn::new(TurnId::new(id).unwrap());
+        let usage = Usage { input_tokens: 900.into(), output_tokens: 20.into(), ..Usage::default() };
+        let step_id = Some(StepId::new(format!("{}#0", turn.id)).unwrap());
+        turn.fold(&Progress::Usage { step_id, report: usage.into(), is_final: false });
+        turn
+    };
+    let done = Done { model: Some("dear".into()), ..Done::because("stop") };
+    let staged = StagedTurn { turn: turn(format!("open-{version}")), last_event_at: RunningTime::new(1) };
+    let minutes = first..first + turns;
+    let sealed = minutes.map(|minute| turn(format!("t{minute}")).seal(&done, EpochMillis::new(minute * MINUTE)));
+    Commit {
+        conversation_id: ConversationId::new(name).unwrap(),
+        expected_version: Version(version),
+        staged: vec![staged.into()],
+        sealed: sealed.collect(),
+    }
+}
+
+/// Drops turns of several conversations. The disk crashes at the change number `crash_after` after that began. Returns
+/// whether it crashed before all was done.
+fn attack(crash_after: u64) -> bool {
+    let disk = Disk::default();
+    let mut client = Client::new(disk.clone(), Sabotage::None);
+    client.start().unwrap();
+    for (name, version, first, turns) in
+        [("long", 0, 0, 400), ("drained", 0, 0, 30), ("young", 0, 500, 5), ("long", 1, 400, 300)]
+    {
+        client.perform(Operation::Commits(vec![commit(name, version, first, turns)])).unwrap();
+    }
+    client.perform(Operation::Close).unwrap();
+    // The turns of one conversation are only in the memtable, and some of another one.
+    client.perform(Operation::Commits(vec![commit("new", 0, 0, 3), commit("long", 2, 700, 3)])).unwrap();
+    disk.plan_crash(crash_after);
+    for minute in [10, 650] {
+        client.perform(Operation::Drop(EpochMillis::new(minute * MINUTE))).unwrap();
+        client.perform(Operation::Commits(vec![commit("drained", if minute == 10 { 1 } else { 2 }, 30, 2)])).unwrap();
+    }
+    client.perform(Operation::Checkpoint(5)).unwrap();
+    let is_in_between = disk.has_crashed();
+    while !disk.has_crashed() {
+        client.perform(Operation::CheckWrite).unwrap();
+    }
+    client.lose();
+    disk.come_back(&mut Random::new(crash_after));
+    client.start().unwrap();
+    client.check().unwrap();
+    client.perform(Operation::Close).unwrap();
+    client.check().unwrap();
+    client.perform(Operation::Drop(EpochMillis::new(701 * MINUTE))).unwrap();
+    client.check().unwrap();
+    is_in_between
+}
+
+#[test]
+fn dropped_turns_stay_dropped_after_a_crash_at_any_moment_and_all_sums_hold() {
+    let stride = from_environment("TURN_METRICS_TEST_DROP_STRIDE").unwrap_or(STRIDE);
+    let crashes = (0..).step_by(usize::try_from(stride).unwrap()).take_while(|after| attack(*after)).count();
+    assert!(crashes as u64 * stride > 60, "all was done after {crashes} crashes");
+}
