@@ -3,6 +3,7 @@
 mod checker;
 mod checker_tests;
 mod client;
+mod gone;
 mod run;
 mod script;
 

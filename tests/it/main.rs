@@ -43,6 +43,7 @@ mod public_api;
 mod receipt;
 mod reports;
 mod restart;
+mod retention;
 mod routes;
 mod server;
 mod shutdown;

@@ -213,7 +213,7 @@ fn assert_no_leftovers(data_dir: &Path) {
     assert_eq!(names, ["turn-metrics.journal.redb", "turn-metrics.redb"]);
 }
 
-fn copy_files(from: &Path, to: &Path) {
+pub(super) fn copy_files(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         fs::copy(entry.path(), to.join(entry.file_name())).unwrap();

@@ -37,6 +37,10 @@ pub enum Loss {
     /// Sealed turns without a name: pages of each table that names a turn are damaged.
     #[error("turns that no row names any more, if there were any")]
     UnknownTurns,
+    /// Notes that turns were dropped because of their age. They were in a damaged page. Without its note, a dropped turn is
+    /// named as lost or comes back, and reports may then count it twice.
+    #[error("notes of dropped turns, if there were any: such turns may be named as lost, or be back")]
+    NotesOfDroppedTurns,
     /// Sums of turns that were erased, which reports include. They were in a damaged page.
     #[error("sums of erased turns that were in damaged pages, if there were any")]
     SumsOfErasedTurns,

@@ -6,7 +6,7 @@ use std::path::Path;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle, WriteTransaction};
 use uuid::Uuid;
 
-use super::choose::{self, ErasedKeys, Ids, OpenTurnName};
+use super::choose::{self, DroppedTo, ErasedKeys, Ids, OpenTurnName};
 use super::journal::{self, Expected, Rebuilt};
 use super::pages::PageFile;
 use super::rows::{FOUND, store_id_in, take_found, take_reached, wanted};
@@ -33,8 +33,8 @@ use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::row::{self, Rows};
 use crate::store::redb::tables::schema::{
-    CONVERSATIONS, Conversations, ERASURES, ErasedCosts, ErasedRollups, LOST_JOURNAL_ROWS, LOST_TURNS, OPEN_TURNS,
-    OpenTurns, Positions, ROWS, TURNS, Turns, copy_tables, count_live_bytes, make_tables,
+    CONVERSATIONS, Conversations, DroppedTurns, ERASURES, ErasedCosts, ErasedRollups, LOST_JOURNAL_ROWS, LOST_TURNS,
+    OPEN_TURNS, OpenTurns, Positions, ROWS, TURNS, Turns, copy_tables, count_live_bytes, make_tables,
 };
 use crate::store::redb::tables::write::begin_write;
 use crate::turn::RunningTime;
@@ -179,6 +179,9 @@ fn scanned(file: &PageFile, txn: &WriteTransaction) -> Result<(Staged, Ids, Eras
     if reached.lacks(OpenTurns::NAME) {
         unknown.push(Loss::UnknownOpenTurns);
     }
+    if reached.lacks(DroppedTurns::NAME) {
+        unknown.push(Loss::NotesOfDroppedTurns);
+    }
     // The turns of an erased conversation that are not removed yet count for the sums of erased turns.
     let is_erasing = !txn.open_table(ERASURES)?.is_empty()?;
     if reached.lacks(ErasedRollups::NAME)
@@ -202,9 +205,10 @@ fn complete(
 ) -> Result<(BTreeSet<OpenTurnName>, Vec<Range>), Failure> {
     choose::conversations(txn, &ids)?;
     let erased = choose::positions(txn)?;
-    choose::turns(txn, &ids, &erased)?;
+    let dropped = choose::dropped_turns(txn)?;
+    choose::turns(txn, &ids, &erased, &dropped)?;
     if let Some(journal) = journal {
-        turns_of_journal(txn, &ids, journal, &erased)?;
+        turns_of_journal(txn, &ids, journal, &erased, &dropped)?;
         if store_ids.is_empty() {
             WriteMeta::write(txn)?.set_store_id(ReadMeta::of(journal)?.store_id()?)?;
         }
@@ -233,6 +237,7 @@ fn turns_of_journal(
     ids: &Ids,
     journal: &Database,
     erased: &BTreeSet<(u64, u64)>,
+    dropped: &DroppedTo,
 ) -> Result<(), Failure> {
     let (mut turns, lost) = (txn.open_table(TURNS)?, txn.open_table(LOST_TURNS)?);
     let records = txn.open_table(CONVERSATIONS)?;
@@ -250,7 +255,8 @@ fn turns_of_journal(
             let Some(record) = record.filter(|record| record.life == entry.conversation.life) else { continue };
             for (ordinal, sealed) in (entry.sealed_before() + 1..).zip(&entry.sealed) {
                 let place = (key, ordinal);
-                let is_wanted = ordinal <= record.sealed_turns && !erased.contains(&place);
+                let is_gone = erased.contains(&place) || choose::is_dropped(dropped, place);
+                let is_wanted = ordinal <= record.sealed_turns && !is_gone;
                 if is_wanted && turns.get(place)?.is_none() && lost.get(place)?.is_none() {
                     turns.insert(place, row::seal(&place, &mut sealed.to_vec()))?;
                 }

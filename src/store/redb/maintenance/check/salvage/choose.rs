@@ -12,13 +12,14 @@ use crate::store::redb::tables::indexed::StoredOrdinal;
 use crate::store::redb::tables::read::{decode_key, read_dropped};
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
+use crate::store::redb::tables::record::dropped::Dropped;
 use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::row::{self, KeyOf, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, DROPPED, ERASED, ERASURES, Erased, Erasures, INDEX, KEYS, Keys,
-    LABELS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns,
-    POSITIONS, Positions, TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, DROPPED, DroppedTurns, ERASED, ERASURES, Erased, Erasures, INDEX,
+    KEYS, Keys, LABELS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps,
+    OpenTurns, POSITIONS, Positions, TURNS, Turns,
 };
 use crate::turn::ConversationId;
 
@@ -272,18 +273,61 @@ pub(super) fn positions(txn: &WriteTransaction) -> Result<BTreeSet<(u64, u64)>, 
     Ok(erased)
 }
 
+/// The last ordinal that was dropped of each conversation with dropped turns.
+pub(super) type DroppedTo = BTreeMap<u64, u64>;
+
+/// Completes the notes of dropped turns, and returns how far each conversation was dropped. Of several notes that were
+/// found, the one that goes furthest is the latest. A note that goes as far as a turn that is still there was never
+/// committed.
+pub(super) fn dropped_turns(txn: &WriteTransaction) -> Result<DroppedTo, Failure> {
+    let (mut notes, turns) = (txn.open_table(DROPPED)?, txn.open_table(TURNS)?);
+    each_found::<DroppedTurns>(txn, |key, rows| {
+        if notes.get(key)?.is_some() {
+            return Ok(());
+        }
+        let first = turns.range((key, 0)..=(key, u64::MAX))?.next().transpose()?.map(|(place, _)| place.value().1);
+        let last_of = |row: &[u8]| Some(Dropped::decode(value_of::<DroppedTurns>(&key, row)?).ok()?.last());
+        let of_row = |row| Some((last_of(row)?, row));
+        let before_first = rows.iter().map(Vec::as_slice).filter_map(of_row);
+        let before_first = before_first.filter(|(last, _)| first.is_none_or(|first| *last < first));
+        if let Some((_, row)) = before_first.max_by_key(|(last, _)| *last) {
+            notes.insert(key, Stored::as_it_is(row))?;
+        }
+        Ok(())
+    })?;
+    let mut dropped = DroppedTo::new();
+    for row in notes.iter()? {
+        let key = row?.0.value();
+        if let Ok(Some(note)) = read_dropped(&notes, key) {
+            dropped.insert(key, note.last());
+        }
+    }
+    Ok(dropped)
+}
+
 /// Completes the sealed turns. A sealed turn never changes, so any row of it is right, unless there are several: then
-/// one of them was never committed, and the turn counts as lost. Erased turns stay erased.
-pub(super) fn turns(txn: &WriteTransaction, ids: &Ids, erased: &BTreeSet<(u64, u64)>) -> Result<(), Failure> {
+/// one of them was never committed, and the turn counts as lost. Erased turns stay erased, and dropped ones dropped.
+pub(super) fn turns(
+    txn: &WriteTransaction,
+    ids: &Ids,
+    erased: &BTreeSet<(u64, u64)>,
+    dropped: &DroppedTo,
+) -> Result<(), Failure> {
     let (mut turns, lost) = (txn.open_table(TURNS)?, txn.open_table(LOST_TURNS)?);
     each_found::<Turns>(txn, |place, rows| {
         let [row] = rows else { return Ok(()) };
-        let is_wanted = ids.contains_key(&place.0) && !erased.contains(&place) && lost.get(place)?.is_none();
+        let is_gone = erased.contains(&place) || is_dropped(dropped, place);
+        let is_wanted = ids.contains_key(&place.0) && !is_gone && lost.get(place)?.is_none();
         if is_wanted && turns.get(place)?.is_none() {
             turns.insert(place, Stored::as_it_is(row))?;
         }
         Ok(())
     })
+}
+
+/// Returns whether a turn was dropped.
+pub(super) fn is_dropped(dropped: &DroppedTo, (key, ordinal): (u64, u64)) -> bool {
+    dropped.get(&key).is_some_and(|last| ordinal <= *last)
 }
 
 /// Drops the conversations of which nothing but erased turns is known.

@@ -1,15 +1,18 @@
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use redb::ReadableTable;
 
-use super::set_up::{damage, damage_journal, hash, open, sealing, sound, told, with_a_journal};
-use crate::store::TurnOutcome;
+use super::set_up::{damage, damage_journal, hash, id, open, sealing, sound, told, turn, with_a_journal};
+use crate::store::oracle::question_of_1970;
 use crate::store::redb::maintenance::check::{check, repair};
 use crate::store::redb::tables::indexed::StoredOrdinal;
 use crate::store::redb::tables::row::{self, Stored};
-use crate::store::redb::tables::schema::{INDEX, OPEN_STEPS, OPEN_TURNS, TURNS};
+use crate::store::redb::tables::schema::{DROPPED, INDEX, OPEN_STEPS, OPEN_TURNS, TURNS};
 use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::{Commit, DropTurns, Report, TurnOutcome};
+use crate::turn::{Done, EpochMillis};
 
 /// Damages a store. Asserts that the repair makes it sound, and that it names exactly these losses.
 fn assert_named(directory: &Path, losses: &[&str], damage: impl FnOnce(&Path)) {
@@ -41,6 +44,47 @@ async fn a_repair_in_place_names_each_turn_that_it_loses() {
     let store = open(directory.path());
     let outcomes = store.commit(sealing("b", 1, "new")).await.unwrap().outcomes;
     assert!(matches!(outcomes[0].1, TurnOutcome::Sealed(at) if at.get() == 4), "{outcomes:?}");
+    store.close().await;
+}
+
+/// Returns a stopped store in which the first two of three turns of the conversation `a` were dropped, and its report.
+async fn with_dropped_turns() -> (tempfile::TempDir, Report) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let sealed = [("x", 1), ("y", 2), ("z", 9)];
+    let sealed = sealed.map(|(id, at)| turn(id).seal(&Done::because("stop"), EpochMillis::new(at))).into();
+    store.commit(Commit { sealed, ..sealing("a", 0, "x") }).await.unwrap();
+    let old = DropTurns { keep: Duration::ZERO, now: EpochMillis::new(5) };
+    while !store.drop_turns(old).await.unwrap().is_done {}
+    let report = store.report(&question_of_1970()).unwrap();
+    store.close().await;
+    (directory, report)
+}
+
+#[tokio::test]
+async fn dropped_turns_whose_note_is_damaged_are_named_as_lost_and_still_count_in_reports() {
+    let (directory, report) = with_dropped_turns().await;
+    assert_named(directory.path(), &["turns 1 to 2 of conversation a"], |path| {
+        damage(path, DROPPED, |notes| drop(notes.insert(1, Stored::as_it_is(b"nonsense")).unwrap()));
+    });
+    let store = open(directory.path());
+    assert_eq!(store.report(&question_of_1970()).unwrap(), report);
+    let outcomes = store.commit(sealing("a", 1, "new")).await.unwrap().outcomes;
+    assert!(matches!(outcomes[0].1, TurnOutcome::Sealed(at) if at.get() == 4), "{outcomes:?}");
+    store.close().await;
+    assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_repair_in_place_keeps_dropped_turns_dropped() {
+    let (directory, report) = with_dropped_turns().await;
+    assert_named(directory.path(), &["turn 3 of conversation a"], |path| {
+        damage(path, TURNS, |turns| drop(turns.insert((1, 3), Stored::as_it_is(b"nonsense")).unwrap()));
+    });
+    let store = open(directory.path());
+    assert_eq!(store.revision(&id("a")).unwrap().dropped_turns, 2);
+    let rows = |report: &Report| report.breakdown.rows().map(|(_, _, row)| row.rollup.turns()).sum::<i128>();
+    assert_eq!(rows(&store.report(&question_of_1970()).unwrap()), rows(&report) - 1);
     store.close().await;
 }
 

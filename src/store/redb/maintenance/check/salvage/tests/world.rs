@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
@@ -8,7 +9,9 @@ use crate::settings::StoreSettings;
 use crate::store::redb::maintenance::check::loss::Loss;
 use crate::store::redb::maintenance::check::report::CheckReport;
 use crate::store::redb::maintenance::check::{check, repair};
-use crate::store::{Commit, Health, Location, OpenError, RedbEngine, StagedTurn, StoreFile, TurnOutcome, Version};
+use crate::store::{
+    Commit, DropTurns, Health, Location, OpenError, RedbEngine, StagedTurn, StoreFile, TurnOutcome, Version,
+};
 use crate::turn::{
     ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes, StoredTurn, TurnId, Usage,
 };
@@ -18,6 +21,12 @@ const CONVERSATIONS: u64 = 30;
 const ERASED: u64 = 30;
 /// A conversation whose erasure is in the journal only, if there is a journal.
 const ERASED_IN_JOURNAL: u64 = 31;
+/// A conversation whose first turns were dropped because of their age. The turns of the others are younger.
+const AGED: u64 = 29;
+/// The number of turns that were dropped.
+const DROPPED: u64 = 2 * SEALED_AT_ONCE;
+/// How much younger the turns of other conversations are, in milliseconds.
+const YOUNGER: u64 = 1_000_000;
 /// The commits to each conversation that are in the tables, and those that are in the journal only.
 const IN_TABLES: u64 = 8;
 const IN_JOURNAL: u64 = 3;
@@ -58,13 +67,14 @@ fn open(directory: &Path) -> RedbEngine {
 
 /// Returns the commit of a conversation after this version.
 fn commit(conversation: u64, version: u64) -> Commit {
+    let young = if conversation == AGED { 0 } else { YOUNGER };
     let sealed = (0..SEALED_AT_ONCE).map(|nth| {
         let name = format!("turn-{version:03}-{nth}-of-{conversation:03}");
         let times = StepTimes { decode: Some(u32::try_from(nth).unwrap().into()), ..StepTimes::default() };
         let mut turn = staged(&name, 3).turn;
         let step_id = StepId::new(format!("{name}#1")).unwrap();
         turn.fold(&Progress::StepComplete { step_id, times, model: Some("m".into()), provider: None });
-        turn.seal(&Done::because("stop"), EpochMillis::new(1000 * version + nth))
+        turn.seal(&Done::because("stop"), EpochMillis::new(1000 * version + nth + young))
     });
     let open = ["first", "second"].map(|name| staged(&format!("{name}-of-{conversation:03}"), version + 2).into());
     Commit {
@@ -102,6 +112,12 @@ impl World {
             }
         }
         assert_eq!(store.erase(id(ERASED)).await, Ok(true));
+        // In two parts, so that there is an earlier note too.
+        for before in [1000, 2000] {
+            let old = DropTurns { keep: Duration::ZERO, now: EpochMillis::new(before) };
+            while !store.drop_turns(old).await.unwrap().is_done {}
+        }
+        assert_eq!(store.revision(&id(AGED)).unwrap().dropped_turns, DROPPED);
         store.close().await;
         if !is_closed {
             let store = open(directory.path());
@@ -217,7 +233,8 @@ impl World {
 
     fn compare_sealed(&self, found: &BTreeMap<(String, u64), StoredTurn>, losses: &[Loss], damage: &str) -> usize {
         let mut lost = 0;
-        for (place, turn) in found.iter().filter(|(place, _)| !may_be_back(&place.0, losses)) {
+        let may_be_back = |(id, ordinal): &(String, u64)| may_be_back(id, losses) || was_dropped(id, *ordinal, losses);
+        for (place, turn) in found.iter().filter(|(place, _)| !may_be_back(place)) {
             assert!(self.sealed.get(place) == Some(turn), "{damage}: {place:?} is another turn");
         }
         for place in self.sealed.keys().filter(|place| !found.contains_key(place)) {
@@ -269,6 +286,11 @@ fn is_of_a_journal(loss: &Loss) -> bool {
 /// Returns whether a conversation was erased in a row of the journal that is lost.
 fn may_be_back(conversation: &str, losses: &[Loss]) -> bool {
     conversation == id(ERASED_IN_JOURNAL).as_str() && losses.iter().any(is_of_a_journal)
+}
+
+/// Returns whether a turn was dropped and the note of that is lost.
+fn was_dropped(conversation: &str, ordinal: u64, losses: &[Loss]) -> bool {
+    conversation == id(AGED).as_str() && ordinal <= DROPPED && losses.contains(&Loss::NotesOfDroppedTurns)
 }
 
 fn is_of_an_unknown_conversation(loss: &Loss) -> bool {
