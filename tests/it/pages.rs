@@ -508,7 +508,7 @@ fn an_empty_store_has_pages_that_say_so() {
     let open = r#"{"type":"turn-start","conversationId":"new","turnId":"t","model":"m"}"#;
     assert_eq!(client.post_events(open).status, 200);
     let html = page(&mut client, "/ui/conversations/new/turns");
-    assert!(html.contains("Open turns") && !html.contains("Whole life"), "{html}");
+    assert!(html.contains("Open turns") && !html.contains("All stored turns"), "{html}");
     let done = r#"{"type":"done","conversationId":"new","turnId":"t","reason":"stop"}"#;
     assert_eq!(client.post_events(done).status, 200);
     assert!(page(&mut client, "/?first=2001-01-01&last=2001-01-02").contains("No turn ended in this time"));
