@@ -163,7 +163,7 @@ fn each_wrong_request_has_its_status_as_json() {
     let mut client = server.client();
     for (method, path, status) in [
         ("GET", "/nowhere", 404),
-        ("GET", "/conversations/c", 404),
+        ("GET", "/conversations/c", 405),
         ("GET", "/conversations//metrics", 404),
         ("GET", "/events", 405),
         ("POST", "/health", 405),
