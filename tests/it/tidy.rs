@@ -32,7 +32,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("report/price", &[&["digest", "names", "rate"], &["data", "table"]]),
-    ("store", &[&["fault", "position"], &["contract"], &["rule", "engine"], &["redb"]]),
+    ("store", &[&["fault", "position"], &["contract"], &["rule", "retention", "engine"], &["redb"]]),
     (
         "store/redb",
         &[
@@ -55,7 +55,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
             &["feed", "store"],
             &["conversation"],
             &["directory"],
-            &["sweeper"],
+            &["retention", "sweeper"],
         ],
     ),
     (
