@@ -220,7 +220,10 @@ mod tests {
                 assert_eq!(body(&answer).matches("<article ").count(), listed, "{max_page_bytes} bytes, {before}");
                 // Only the first page reads the whole life.
                 let whole = seen.lock().unwrap().ranges.iter().filter(|range| range.end == RangeEnd::Oldest).count();
-                assert_eq!((whole > 0, body(&answer).contains("All stored turns")), (before.is_empty(), before.is_empty()));
+                assert_eq!(
+                    (whole > 0, body(&answer).contains("All stored turns")),
+                    (before.is_empty(), before.is_empty())
+                );
             }
         }
     }
