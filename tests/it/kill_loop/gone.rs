@@ -18,6 +18,13 @@ const TURNS: u64 = 600;
 
 const CONVERSATIONS: u64 = 3;
 
+/// The number of ids under which conversations are erased and begin anew.
+const ERASED: usize = 4;
+
+fn erased_name(number: usize) -> String {
+    format!("erased-{number}")
+}
+
 /// What a server is doing when it is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doing {
@@ -65,8 +72,27 @@ fn counted(client: &mut Client) -> (u64, u64) {
     (sum(|row| &row["turns"]), sum(|row| &row["usage"]["inputTokens"]))
 }
 
-/// Returns all stored turns.
-fn stored(client: &mut Client) -> BTreeMap<Place, String> {
+/// Returns the stored turns of these conversations.
+fn stored<'a>(client: &mut Client, conversations: impl Iterator<Item = &'a String>) -> BTreeMap<Place, String> {
+    let mut turns = BTreeMap::new();
+    for conversation in conversations {
+        let mut after = 0;
+        loop {
+            let page = client.get(&format!("/conversations/{conversation}/turns?limit=1000&after={after}")).json();
+            let page = page["turns"].as_array().unwrap();
+            let Some(last) = page.last() else { break };
+            after = last["ordinal"].as_u64().unwrap();
+            turns.extend(page.iter().map(|turn| {
+                let place = (conversation.clone(), turn["ordinal"].as_u64().unwrap());
+                (place, turn["metrics"]["turnId"].as_str().unwrap().to_owned())
+            }));
+        }
+    }
+    turns
+}
+
+/// Returns the turns in the order of all turns. This passes over the positions of all turns that are gone.
+fn in_order(client: &mut Client) -> BTreeMap<Place, String> {
     let (mut turns, mut after) = (BTreeMap::new(), String::new());
     loop {
         let page = client.get(&format!("/turns?limit=1000{after}")).json();
@@ -83,9 +109,9 @@ fn stored(client: &mut Client) -> BTreeMap<Place, String> {
     }
 }
 
-/// Returns the first stored turn.
+/// Returns the first stored turn of the conversation whose turns are dropped first.
 fn first(client: &mut Client) -> Value {
-    client.get("/turns?limit=1").json()["turns"].clone()
+    client.get("/conversations/c0/turns?limit=1").json()["turns"].clone()
 }
 
 impl Known {
@@ -133,7 +159,10 @@ impl Known {
         if counted != self.counted {
             return Err(format!("reports count {counted:?} instead of {:?}", self.counted));
         }
-        let stored = stored(client);
+        // Any of the conversations that were erased could be back.
+        let erased: Vec<_> = (0..ERASED).map(erased_name).collect();
+        let others = erased.iter().filter(|name| !self.latest.contains_key(*name));
+        let stored = stored(client, self.latest.keys().chain(others));
         let new = stored.iter().find(|(place, id)| self.stored.get(*place) != Some(*id));
         if let Some(turn) = new {
             return Err(format!("{turn:?} has come back, or has never been there"));
@@ -185,7 +214,7 @@ fn run(doing: Doing, seed: u64, kills: usize, loses_writes: bool) -> Result<Show
                 let server = Server::start_with(&data_dir, &shortest);
                 let mut client = server.client();
                 if is_replaced {
-                    until("all turns are dropped", || stored(&mut client).is_empty().then_some(()));
+                    until("all turns are dropped", || stored(&mut client, names.iter()).is_empty().then_some(()));
                 } else {
                     // Most servers are killed as soon as they have begun to drop turns.
                     match random.u8(..4) {
@@ -200,7 +229,7 @@ fn run(doing: Doing, seed: u64, kills: usize, loses_writes: bool) -> Result<Show
                 shown.gone += gone;
             }
             Doing::Erasing => {
-                let name = format!("erased-{}", kill % 4);
+                let name = erased_name(kill % ERASED);
                 known.seal(&mut client, std::slice::from_ref(&name), TURNS)?;
                 if is_replaced || random.bool() {
                     // The conversation is in the tables then.
@@ -226,7 +255,7 @@ fn run(doing: Doing, seed: u64, kills: usize, loses_writes: bool) -> Result<Show
                 server.kill();
                 // The erasure of a request that was not answered has happened as a whole, or not at all.
                 let mut server = Server::start(&data_dir);
-                let is_there = stored(&mut server.client()).keys().any(|(of, _)| *of == name);
+                let is_there = !stored(&mut server.client(), std::iter::once(&name)).is_empty();
                 if is_answered || !is_there {
                     shown.gone += known.stored.keys().filter(|(of, _)| *of == name).count();
                     known.forget(&name);
@@ -247,6 +276,12 @@ fn run(doing: Doing, seed: u64, kills: usize, loses_writes: bool) -> Result<Show
         }
     }
     looked(&data_dir, &mut known, false)?;
+    let server = Server::start(&data_dir);
+    let in_order = in_order(&mut server.client());
+    server.kill();
+    if in_order != known.stored {
+        return Err(format!("the order of all turns is {in_order:?}"));
+    }
     let flaws = store::check(&data_dir).unwrap().violations;
     if flaws.is_empty() { Ok(shown) } else { Err(format!("{flaws:?}")) }
 }
