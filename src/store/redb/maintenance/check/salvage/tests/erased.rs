@@ -12,38 +12,46 @@ use crate::store::redb::tables::row;
 use crate::store::redb::tables::schema::{POSITIONS, TURNS};
 use crate::store::{RedbEngine, StoreFile};
 
-/// The position of the turn that is taken out.
-const POSITION: u64 = 100;
-
-/// Takes a turn out of the tables. Its position stays as it is, or says that the turn was erased.
-fn take_out(directory: &Path, notes_it: bool) {
+/// Takes the turn at a position out of the tables. The position stays as it is, or says that the turn was erased. Returns
+/// the row that the position had.
+fn take_out(directory: &Path, position: u64, notes_it: bool) -> Vec<u8> {
     let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
     let txn = database.begin_write().unwrap();
-    {
+    let before = {
         let mut positions = txn.open_table(POSITIONS).unwrap();
-        let at = {
-            let row = positions.get(POSITION).unwrap().unwrap();
-            AtPosition::decode(row.value().verify(&POSITION).unwrap()).unwrap()
+        let (at, before) = {
+            let row = positions.get(position).unwrap().unwrap();
+            let at = AtPosition::decode(row.value().verify(&position).unwrap()).unwrap();
+            (at, row.value().unverified().to_vec())
         };
         let AtPosition::Sealed { key, ordinal } = at else { panic!("{at:?}") };
         txn.open_table(TURNS).unwrap().remove((key, ordinal.get())).unwrap().unwrap();
         if notes_it {
             let mut record = AtPosition::Erased.encode().unwrap();
-            positions.insert(POSITION, row::seal(&POSITION, &mut record)).unwrap();
+            positions.insert(position, row::seal(&position, &mut record)).unwrap();
         }
-    }
+        before
+    };
     txn.commit().unwrap();
     database.close().unwrap();
+    before
 }
 
 #[tokio::test]
 async fn an_erased_turn_does_not_come_back_from_a_freed_page() {
     let world = World::closed().await;
     for notes_it in [true, false] {
-        let directory = World::place(&world.main, None);
-        take_out(directory.path(), notes_it);
+        // The change may reuse the page that it frees, and then nobody can know which turn had the position. So positions
+        // are tried until the earlier row is still in the file.
+        let attempts = (100..).step_by(100).take(15).map(|position| {
+            let directory = World::place(&world.main, None);
+            let before = take_out(directory.path(), position, notes_it);
+            let main = fs::read(directory.path().join(StoreFile::Main.name())).unwrap();
+            (directory, before, main)
+        });
+        let has_row = |main: &[u8], row: &[u8]| main.windows(row.len()).any(|bytes| bytes == row);
+        let (directory, _, mut main) = attempts.into_iter().find(|(_, row, main)| has_row(main, row)).unwrap();
         let path = directory.path().join(StoreFile::Main.name());
-        let mut main = fs::read(&path).unwrap();
         overwrite_branches(&mut main, &mut Random::new(1));
         fs::write(&path, main).unwrap();
         let (_, after) = repair(directory.path()).unwrap().1.unwrap();
