@@ -5,23 +5,31 @@
 //! the conversation's record says of them.
 //!
 //! A cost can be moved only if it can be computed again, and a sum only if it is in the tables. So nothing is dropped while
-//! costs are by other prices than the present ones, or while the memtable has an immutable table.
+//! costs are by other prices than the present ones, or while the memtable has sums of turns that are in the tables.
 
 use std::ops::Bound;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use redb::WriteTransaction;
 
-use super::erasing::BYTES_AT_ONCE;
+use super::Checkpoint;
+use super::erasing::{BYTES_AT_ONCE, is_priced};
 use crate::report::{ConversationSums, PriceBook};
+use crate::store::contract::{DropError, DropTurns, DroppedTurns};
+use crate::store::fault::Fault;
+use crate::store::redb::files::open_files::Files;
 use crate::store::redb::memtable::tally::Tally;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
+use crate::store::redb::tables::meta::WriteMeta;
 use crate::store::redb::tables::read::ReadTables;
+use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
-use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::rollups::WriteRollups;
 use crate::store::redb::tables::write::WriteTables;
-use crate::turn::{EpochMillis, Ordinal, StoredTurn};
+use crate::store::redb::unwind;
+use crate::store::retention::{Moment, TrustedClock};
+use crate::turn::{EpochMillis, Ordinal, RunningTime, StoredTurn};
 
 /// The number of turns that one transaction drops, which takes some milliseconds.
 const TURNS_AT_ONCE: usize = 250;
@@ -29,24 +37,100 @@ const TURNS_AT_ONCE: usize = 250;
 /// The number of conversations that one step looks at.
 const CONVERSATIONS_AT_ONCE: usize = 1000;
 
+impl Checkpoint {
+    /// Drops some of the turns that are too old. Turns of the memtable are moved into the tables first. Like a flush in
+    /// the background, stores a failure for the next commit too.
+    pub(crate) fn drop_some(&self, question: &DropTurns, running: RunningTime) -> Result<DroppedTurns, DropError> {
+        let _one_at_a_time = self.pause();
+        self.failure().map_or(Ok(()), Err)?;
+        let now = Moment::new(question.now, running);
+        unwind::caught_as_fault(|| self.move_and_drop(now, question.before())).unwrap_or_else(|cause| {
+            *self.failure_of_background() = Some(cause.clone());
+            Err(cause.into())
+        })
+    }
+
+    fn move_and_drop(&self, now: Moment, before: EpochMillis) -> Result<Result<DroppedTurns, DropError>, Fault> {
+        if self.has_to_move(before)? {
+            self.flush_once()?;
+            // The rest is left for the next step.
+            if self.has_to_move(before)? {
+                return Ok(Ok(DroppedTurns { turns: 0, is_done: false }));
+            }
+        }
+        self.drop_once(now, before)
+    }
+
+    /// Returns whether a flush has to come before turns can be dropped that were sealed before a moment.
+    fn has_to_move(&self, before: EpochMillis) -> Result<bool, Fault> {
+        let is_first = self.dropped_after().is_none();
+        self.slot.with(|files| {
+            let memtable = files.memtable();
+            let mut pieces = memtable.contents().present().filter(|_| is_first);
+            let is_old = |record: &Arc<[u8]>| record::sealed_at_of(record).is_ok_and(|sealed_at| sealed_at < before);
+            memtable.owes_sums()
+                || pieces.any(|piece| piece.sealed_after(0).next().is_some_and(|(_, record)| is_old(record)))
+        })
+    }
+
+    fn dropped_after(&self) -> MutexGuard<'_, Option<u64>> {
+        self.dropped_after.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The inner error says why no turns are dropped now.
+    fn drop_once(&self, now: Moment, before: EpochMillis) -> Result<Result<DroppedTurns, DropError>, Fault> {
+        let begun = self.slot.with(|files| -> Result<_, Failure> { Ok((files.read_tables()?, files.hasher())) });
+        let (tables, hasher) = begun??;
+        let mut after = self.dropped_after();
+        let known = tables.meta()?.clock()?;
+        let trusted =
+            known.map_or_else(|| tables.last_sealing().map(|at| TrustedClock::since(at, now)), |of| Ok(Some(of)));
+        let (clock, ahead) = TrustedClock::look(trusted?, now);
+        if after.is_none() && Some(clock) != known {
+            let txn = self.slot.with(Files::write_tables)??;
+            WriteMeta::write(&txn)?.set_clock(clock)?;
+            txn.commit().map_err(Failure::from)?;
+        }
+        let book = self.slot.book();
+        if let Some(by) = ahead {
+            *after = None;
+            return Ok(Err(DropError::ClockAhead { by }));
+        }
+        if !is_priced(&tables, book.digest())? {
+            *after = None;
+            return Ok(Err(DropError::Repricing));
+        }
+        let old = Old::find(&tables, *after, before)?;
+        if old.turns > 0 {
+            let txn = self.slot.with(Files::write_tables)??;
+            old.write(&txn, hasher, &**book)?;
+            // From here on, reads of revisions look for dropped turns. If the commit fails, they find none.
+            self.slot.with(Files::note_dropped)?;
+            txn.commit().map_err(Failure::from)?;
+        }
+        *after = old.last.filter(|_| !old.is_all);
+        Ok(Ok(DroppedTurns { turns: old.turns as u64, is_done: old.is_all }))
+    }
+}
+
 /// The turns that one step drops.
 #[derive(Debug, Default)]
-pub(super) struct Old {
+struct Old {
     /// The old turns of some conversations, with the keys and the records of these.
     conversations: Vec<(u64, ConversationRecord, Vec<StoredTurn>)>,
     /// The number of these turns.
-    pub(super) turns: usize,
+    turns: usize,
     /// The bytes of their records.
     bytes: usize,
     /// Whether all conversations have been looked at.
-    pub(super) is_all: bool,
+    is_all: bool,
     /// The key of the last conversation whose old turns are all among these.
-    pub(super) last: Option<u64>,
+    last: Option<u64>,
 }
 
 impl Old {
     /// Searches for turns that were sealed before a moment, in conversations after this key.
-    pub(super) fn find(tables: &ReadTables, after: Option<u64>, before: EpochMillis) -> Result<Self, Failure> {
+    fn find(tables: &ReadTables, after: Option<u64>, before: EpochMillis) -> Result<Self, Failure> {
         let mut old = Self { last: after, ..Self::default() };
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         for (nth, row) in tables.conversations()?.range::<u64>((from, Bound::Unbounded))?.enumerate() {
@@ -82,7 +166,8 @@ impl Old {
         for row in tables.turns()?.range((key, 0)..=(key, u64::MAX))? {
             let (place, value) = row?;
             let place = place.value();
-            // Damaged turns and rows of the index stay until a repair, and so do the turns behind them.
+            // If a turn, a row of the index or the note of dropped turns is damaged, the turns from there on stay until a
+            // repair.
             let (Some(ordinal), Ok(bytes)) = (Ordinal::new(place.1), value.value().verify(&place)) else { break };
             if record::sealed_at_of(bytes).map_or(true, |sealed_at| sealed_at >= before) {
                 break;
@@ -92,16 +177,13 @@ impl Old {
                 break;
             }
             let Ok(turn) = record::decode_sealed(ordinal, bytes) else { break };
-            if !tables.can_leave_index(key, turn.metrics.turn_id.as_str())? {
+            let has_sound_note = || !turns.is_empty() || !matches!(tables.dropped(key), Err(Failure::Record(_)));
+            if !has_sound_note() || !tables.can_leave_index(key, turn.metrics.turn_id.as_str())? {
                 break;
             }
             self.turns += 1;
             self.bytes += bytes.len();
             turns.push(turn);
-        }
-        if matches!(tables.dropped(key), Err(Failure::Record(_))) {
-            self.turns -= turns.len();
-            return Ok(true);
         }
         if !turns.is_empty() {
             self.conversations.push((key, record, turns));
@@ -110,12 +192,7 @@ impl Old {
     }
 
     /// Drops the turns.
-    pub(super) fn write(
-        &self,
-        txn: &WriteTransaction,
-        hasher: TurnHasher,
-        book: &dyn PriceBook,
-    ) -> Result<(), Failure> {
+    fn write(&self, txn: &WriteTransaction, hasher: TurnHasher, book: &dyn PriceBook) -> Result<(), Failure> {
         let mut tables = WriteTables::open(txn, hasher)?;
         let mut rollups = WriteRollups::open(txn)?;
         let generation = tables.meta().costs()?.generation;

@@ -27,11 +27,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::debt::owed;
-use self::dropping::Old;
 use self::flush_size::FlushSize;
 use self::repricing::Step;
 use self::transfer::{Sums, Transfer};
-use crate::store::contract::{DropError, DropTurns, DroppedTurns};
 use crate::store::fault::Fault;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::{Files, learn_turns};
@@ -41,14 +39,11 @@ use crate::store::redb::memtable::piece::PIECE_BYTES;
 use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::memtable::tally::{Recent, Tally, TallyKey};
 use crate::store::redb::tables::failure::Failure;
-use crate::store::redb::tables::meta::WriteMeta;
-use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::Rows;
 use crate::store::redb::tables::schema::Keys;
 use crate::store::redb::unwind;
-use crate::store::retention::{Moment, TrustedClock};
-use crate::turn::{ConversationId, EpochMillis, RunningTime};
+use crate::turn::ConversationId;
 
 /// The minimum number of flushes that move a full memtable.
 const FLUSHES: usize = 24;
@@ -66,8 +61,8 @@ pub(crate) struct Checkpoint {
     progress: Mutex<FlushProgress>,
     /// Notified when a flush has ended or failed.
     progressed: Condvar,
-    /// Why a step in the background failed, if one has failed since the store was opened: a flush, counting or
-    /// repricing.
+    /// Why a step in the background failed, if one has failed since the store was opened: a flush, counting,
+    /// repricing, erasing or dropping.
     failure: Mutex<Option<Fault>>,
     /// Whether all stored costs are known to be computed by the present price book. The price book does not change
     /// while the files are open.
@@ -393,122 +388,6 @@ impl Checkpoint {
         // Erasing waits for the end of a repricing.
         self.may_erase.store(true, Ordering::Relaxed);
         Ok(true)
-    }
-
-    /// Removes some rows of erased conversations. Like a flush in the background, stores a failure for the next commit.
-    /// Returns whether further rows may have to be removed.
-    pub(crate) fn erase_in_background(&self) -> bool {
-        if !self.may_erase.load(Ordering::Relaxed) {
-            return false;
-        }
-        let _one_at_a_time = self.pause();
-        if self.failure().is_some() {
-            return false;
-        }
-        unwind::caught_as_fault(|| self.erase_once()).unwrap_or_else(|cause| {
-            *self.failure_of_background() = Some(cause);
-            false
-        })
-    }
-
-    fn erase_once(&self) -> Result<bool, Fault> {
-        let begun = self.slot.with(|files| -> Result<_, Failure> { Ok((files.read_tables()?, files.hasher())) });
-        let Ok(begun) = begun else { return Ok(false) };
-        let (tables, hasher) = begun?;
-        let book = self.slot.book();
-        let Some(erasure) = erasing::next(&tables, book.digest())? else {
-            self.may_erase.store(false, Ordering::Relaxed);
-            return Ok(false);
-        };
-        let txn = self.slot.with(Files::write_tables)??;
-        erasing::remove_some(&txn, hasher, &**book, erasure)?;
-        txn.commit().map_err(Failure::from)?;
-        Ok(true)
-    }
-
-    /// Drops some of the turns that are too old. Turns of the memtable are moved into the tables first. Like a flush in
-    /// the background, stores a failure for the next commit too.
-    pub(crate) fn drop_some(&self, question: &DropTurns, running: RunningTime) -> Result<DroppedTurns, DropError> {
-        let _one_at_a_time = self.pause();
-        self.failure().map_or(Ok(()), Err)?;
-        let now = Moment::new(question.now, running);
-        unwind::caught_as_fault(|| self.move_and_drop(now, question.before())).unwrap_or_else(|cause| {
-            *self.failure_of_background() = Some(cause.clone());
-            Err(cause.into())
-        })
-    }
-
-    fn move_and_drop(&self, now: Moment, before: EpochMillis) -> Result<Result<DroppedTurns, DropError>, Fault> {
-        if self.has_to_move(before)? {
-            self.flush_once()?;
-            // The rest is left for the next step.
-            if self.has_to_move(before)? {
-                return Ok(Ok(DroppedTurns { turns: 0, is_done: false }));
-            }
-        }
-        self.drop_once(now, before)
-    }
-
-    /// Returns whether a flush has to come before turns can be dropped that were sealed before a moment.
-    fn has_to_move(&self, before: EpochMillis) -> Result<bool, Fault> {
-        let is_first = self.dropped_after().is_none();
-        self.slot.with(|files| {
-            let memtable = files.memtable();
-            let mut pieces = memtable.contents().present().filter(|_| is_first);
-            let is_old = |record: &Arc<[u8]>| record::sealed_at_of(record).is_ok_and(|sealed_at| sealed_at < before);
-            memtable.owes_sums()
-                || pieces.any(|piece| piece.sealed_after(0).next().is_some_and(|(_, record)| is_old(record)))
-        })
-    }
-
-    fn dropped_after(&self) -> MutexGuard<'_, Option<u64>> {
-        self.dropped_after.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The inner error says why no turns are dropped now.
-    fn drop_once(&self, now: Moment, before: EpochMillis) -> Result<Result<DroppedTurns, DropError>, Fault> {
-        let begun = self.slot.with(|files| -> Result<_, Failure> { Ok((files.read_tables()?, files.hasher())) });
-        let (tables, hasher) = begun??;
-        let mut after = self.dropped_after();
-        let known = tables.meta()?.clock()?;
-        let trusted =
-            known.map_or_else(|| tables.last_sealing().map(|at| TrustedClock::since(at, now)), |of| Ok(Some(of)));
-        let (clock, ahead) = TrustedClock::look(trusted?, now);
-        if after.is_none() && Some(clock) != known {
-            let txn = self.slot.with(Files::write_tables)??;
-            WriteMeta::write(&txn)?.set_clock(clock)?;
-            txn.commit().map_err(Failure::from)?;
-        }
-        let book = self.slot.book();
-        if let Some(by) = ahead {
-            *after = None;
-            return Ok(Err(DropError::ClockAhead { by }));
-        }
-        if !erasing::is_priced(&tables, book.digest())? {
-            *after = None;
-            return Ok(Err(DropError::Repricing));
-        }
-        let old = Old::find(&tables, *after, before)?;
-        if old.turns > 0 {
-            let txn = self.slot.with(Files::write_tables)??;
-            old.write(&txn, hasher, &**book)?;
-            // From here on, reads of revisions look for dropped turns. If the commit fails, they find none.
-            self.slot.with(Files::note_dropped)?;
-            txn.commit().map_err(Failure::from)?;
-        }
-        *after = old.last.filter(|_| !old.is_all);
-        Ok(Ok(DroppedTurns { turns: old.turns as u64, is_done: old.is_all }))
-    }
-
-    /// Removes all rows of erased conversations. If there are any and the prices have changed, computes all costs anew
-    /// first. Everything must have been moved.
-    pub(crate) fn erase_all(&self) -> Result<(), Fault> {
-        let next = self.slot.with(|files| files.read_tables()?.next_erasure(u64::MAX));
-        // A closed store has nothing to remove.
-        let Ok(next) = next else { return Ok(()) };
-        let has_erasures = next?.is_some();
-        while has_erasures && (self.reprice_in_background() || self.erase_in_background()) {}
-        self.failure().map_or(Ok(()), Err)
     }
 
     fn flush_once(&self) -> Result<(), Fault> {

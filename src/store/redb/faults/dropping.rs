@@ -3,10 +3,10 @@
 use super::client::{Client, Sabotage};
 use super::disk::Disk;
 use super::from_environment;
-use super::workload::Operation;
+use super::workload::{Operation, sealing};
 use crate::simulate::random::Random;
-use crate::store::{Commit, StagedTurn, Version};
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, TurnId, Usage};
+use crate::store::Commit;
+use crate::turn::EpochMillis;
 
 /// The test crashes at every so many changes of the disk. `TURN_METRICS_TEST_DROP_STRIDE=1` crashes at each.
 const STRIDE: u64 = 7;
@@ -16,23 +16,8 @@ const MINUTE: u64 = 60_000;
 
 /// Returns a commit that seals turns from the minute `first` on, one a minute, and stages another one.
 fn commit(name: &str, version: u64, first: u64, turns: u64) -> Commit {
-    let turn = |id: String| {
-        let mut turn = OpenTurn::new(TurnId::new(id).unwrap());
-        let usage = Usage { input_tokens: 900.into(), output_tokens: 20.into(), ..Usage::default() };
-        let step_id = Some(StepId::new(format!("{}#0", turn.id)).unwrap());
-        turn.fold(&Progress::Usage { step_id, report: usage.into(), is_final: false });
-        turn
-    };
-    let done = Done { model: Some("dear".into()), ..Done::because("stop") };
-    let staged = StagedTurn { turn: turn(format!("open-{version}")), last_event_at: RunningTime::new(1) };
     let minutes = first..first + turns;
-    let sealed = minutes.map(|minute| turn(format!("t{minute}")).seal(&done, EpochMillis::new(minute * MINUTE)));
-    Commit {
-        conversation_id: ConversationId::new(name).unwrap(),
-        expected_version: Version(version),
-        staged: vec![staged.into()],
-        sealed: sealed.collect(),
-    }
+    sealing(name, version, "dear", minutes.map(|minute| (format!("t{minute}"), EpochMillis::new(minute * MINUTE))))
 }
 
 /// Drops turns of several conversations. The disk crashes at the change number `crash_after` after that began. Returns

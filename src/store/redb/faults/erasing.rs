@@ -4,32 +4,18 @@
 use super::client::{Client, Sabotage};
 use super::disk::Disk;
 use super::from_environment;
-use super::workload::Operation;
+use super::workload::{Operation, sealing};
 use crate::simulate::random::Random;
-use crate::store::{Commit, StagedTurn, Version};
-use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, TurnId, Usage};
+use crate::store::Commit;
+use crate::turn::{ConversationId, EpochMillis};
 
 /// The test crashes at every so many changes of the disk. `TURN_METRICS_TEST_ERASE_STRIDE=1` crashes at each.
 const STRIDE: u64 = 9;
 
 /// Returns a commit that seals this many turns and stages another one.
 fn commit(name: &str, version: u64, turns: u64) -> Commit {
-    let turn = |id: String| {
-        let mut turn = OpenTurn::new(TurnId::new(id).unwrap());
-        let usage = Usage { input_tokens: 900.into(), output_tokens: 20.into(), ..Usage::default() };
-        let step_id = Some(StepId::new(format!("{}#0", turn.id)).unwrap());
-        turn.fold(&Progress::Usage { step_id, report: usage.into(), is_final: false });
-        turn
-    };
-    let done = Done { model: Some("m".into()), ..Done::because("stop") };
-    let staged = StagedTurn { turn: turn(format!("open-{version}")), last_event_at: RunningTime::new(1) };
-    let sealed = (0..turns).map(|nth| turn(format!("t{version}-{nth}")).seal(&done, EpochMillis::new(nth * 70_000)));
-    Commit {
-        conversation_id: ConversationId::new(name).unwrap(),
-        expected_version: Version(version),
-        staged: vec![staged.into()],
-        sealed: sealed.collect(),
-    }
+    let sealed = (0..turns).map(|nth| (format!("t{version}-{nth}"), EpochMillis::new(nth * 70_000)));
+    sealing(name, version, "m", sealed)
 }
 
 /// Erases a conversation and removes its rows. The disk crashes at the change number `crash_after` after that began.

@@ -28,6 +28,30 @@ pub(super) enum Operation {
     Close,
 }
 
+/// Returns a commit that seals a turn of this model for each id and moment, and stages another turn.
+pub(super) fn sealing(
+    name: &str,
+    version: u64,
+    model: &str,
+    sealed: impl Iterator<Item = (String, EpochMillis)>,
+) -> Commit {
+    let turn = |id: String| {
+        let mut turn = OpenTurn::new(TurnId::new(id).unwrap());
+        let usage = Usage { input_tokens: 900.into(), output_tokens: 20.into(), ..Usage::default() };
+        let step_id = Some(StepId::new(format!("{}#0", turn.id)).unwrap());
+        turn.fold(&Progress::Usage { step_id, report: usage.into(), is_final: false });
+        turn
+    };
+    let done = Done { model: Some(model.into()), ..Done::because("stop") };
+    let staged = StagedTurn { turn: turn(format!("open-{version}")), last_event_at: RunningTime::new(1) };
+    Commit {
+        conversation_id: ConversationId::new(name).unwrap(),
+        expected_version: Version(version),
+        staged: vec![staged.into()],
+        sealed: sealed.map(|(id, at)| turn(id).seal(&done, at)).collect(),
+    }
+}
+
 /// Draws operations from a seed.
 pub(super) struct Workload {
     random: Random,

@@ -74,7 +74,11 @@ impl Contents {
 
     /// Returns the pieces of the present life of each conversation, in the order of [`Contents::all`].
     pub(crate) fn present(&self) -> impl Iterator<Item = &Arc<Piece>> {
-        self.all().filter(|piece| self.life_of(&piece.conversation.id) == Some(piece.conversation.life))
+        // Pieces are moved oldest first, so the pieces of an erased life go before its erasure does.
+        let has_erased = !self.erased.is_empty();
+        let is_present =
+            move |piece: &&Arc<Piece>| self.life_of(&piece.conversation.id) == Some(piece.conversation.life);
+        self.all().filter(move |piece| !has_erased || is_present(piece))
     }
 
     /// Returns whether a piece has changes of this open turn or seals it.

@@ -210,7 +210,7 @@ impl Page<'_> {
     }
 
     /// Returns whether all turns of a conversation were dropped, which is in the memtable.
-    fn is_drained(&self, record: &ConversationRecord, left_out: &mut LeftOut) -> Result<bool, Failure> {
+    fn is_emptied(&self, record: &ConversationRecord, left_out: &mut LeftOut) -> Result<bool, Failure> {
         if self.tables.all_dropped()?.is_empty()? {
             return Ok(false);
         }
@@ -232,7 +232,7 @@ impl Page<'_> {
                 (Reverse(record.last_at), &record.id) < (Reverse(last.listed.last_at), &last.listed.conversation_id)
             };
             let has_place = page.len() < self.question.limit || page.peek().is_some_and(is_before);
-            if has_place && !self.is_drained(record, left_out)? {
+            if has_place && !self.is_emptied(record, left_out)? {
                 page.extend(Found::of(self.question, listed((*record).clone(), ConversationSums::default()), None));
                 if page.len() > self.question.limit {
                     page.pop();

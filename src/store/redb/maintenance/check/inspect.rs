@@ -465,9 +465,12 @@ impl Inspection {
             };
             let conversation = self.name(key);
             let last = named.get(&key).copied().unwrap_or_default();
-            let is_gone = self.erased.get(&key).is_some_and(|sealed_turns| ordinal <= *sealed_turns)
+            let was_erased = self.erased.get(&key).is_some_and(|sealed_turns| ordinal <= *sealed_turns);
+            let is_known = was_erased
+                || self.turns.get((key, ordinal))?.is_some()
+                || self.is_lost(key, ordinal)?
                 || ordinal <= self.dropped_to(key)?.0;
-            if !is_gone && self.turns.get((key, ordinal))?.is_none() && !self.is_lost(key, ordinal)? {
+            if !is_known {
                 tell(position, Flaw::PositionedMissing { ordinal, conversation });
             } else if ordinal <= last {
                 tell(position, Flaw::OutOfOrder { ordinal, conversation, before: last });
