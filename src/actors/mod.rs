@@ -5,7 +5,8 @@
 //! ```text
 //!                         Tick, ListStaleTurns
 //!   Sweeper -------------------------------------------------+
-//!      | Abandon                                             v
+//!      | Abandon            Retention ------ DropTurns ------+
+//!      |                                                     v
 //!      v                                        commit     Store ------> engine
 //!   Directory ----------------> Conversation ------------>   ^             ^
 //!      ^      Observe, Abandon,     |      OpenConversation, |             |
@@ -44,7 +45,7 @@
 //! - `load`: the amount of work of a directory, as its senders see it.
 //! - `directory`: starts conversations, passes messages on to them, retires them.
 //! - `conversation`: folds the events of one conversation and commits them in batches.
-//! - `facts`: publishes sealed turns to subscribers.
+//! - `facts`: publishes to subscribers that a turn was sealed or a conversation erased.
 //! - `open_changes`: collects which open turns have changed, for those who show them.
 //! - `store`: answers for an engine, and counts the outcomes of commits.
 //!

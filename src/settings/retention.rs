@@ -5,11 +5,12 @@ use super::section::section;
 section! {
     /// How long turns are kept.
     pub struct RetentionSettings in "retention" {
-        /// Turns that were sealed longer ago are dropped: "forever", or a duration such as "90d". They are dropped in the
-        /// order of their conversation, step by step beside the traffic, about a hundredth of this time late, at most an
-        /// hour. Ordinals are not given again, and reports and lists keep the tokens and the costs. A clock that is more
-        /// than a day ahead of the running time since it was last right stops this, until it is set right or has gone on
-        /// for a day of running time; so does a stop of the service for more than a day.
+        /// How long turns are kept after they were sealed: "forever", or a duration such as "90d". Older turns are
+        /// dropped in the background, in the order of their conversation. They are searched for every hundredth of this
+        /// time, and at least every hour. Ordinals are not given again, and reports keep the tokens and the costs. If a
+        /// dropped turn is sent again, it is stored as a new turn. Nothing is dropped while costs are computed anew.
+        /// Nothing is dropped either if the clock has jumped ahead by more than a day, or if the service was stopped for
+        /// more than a day: dropping goes on when the clock is set right, or after a day of running time.
         turns: Option<Duration> = None;
     }
 }

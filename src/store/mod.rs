@@ -53,6 +53,8 @@
 //!   number.
 //! - **erasure**: the end of a life. Its turns are in no read any more, and only the sums of reports keep what they have
 //!   added.
+//! - **drop**: to remove the first turns of a conversation because of their age. The sums of reports and of the
+//!   conversation keep what they have added.
 //! - **head of a turn**: an open turn without its steps. Each event writes the head, and writes a step only if the
 //!   event changes that step.
 //! - **record**: a conversation, a sealed turn, the head or a step of an open turn, as bytes.
@@ -68,7 +70,8 @@
 //!   meta                      name                    -> format, store id, lineage, next key, journal id, live bytes,
 //!                                                        running time, number of repairs; the marks of the
 //!                                                        checkpoint and of the journal's newest row; how far the
-//!                                                        rollups have come; the generations of costs
+//!                                                        rollups have come; the generations of costs; the last
+//!                                                        moment at which the clock was trusted
 //!   conversation_keys         conversation id         -> key, checksum
 //!   conversations             key                     -> id, life, version, number of sealed turns, last sealing,
 //!                                                        first and latest report time, model, project and context
@@ -88,8 +91,10 @@
 //!   erased                    key                     -> number of sealed turns of a conversation that was erased; checksum
 //!   erasures                  life                    -> key of an erased conversation whose rows are still to be removed;
 //!                                                        a row of the journal; checksum
-//!   erased_rollups            (level, quarter, label) -> like rollups, for erased turns; checksum
-//!   erased_costs              (level, quarter, label) -> like costs, for erased turns; checksum
+//!   dropped                   key                     -> record and sums of the first turns of a conversation, which were
+//!                                                        dropped because of their age; checksum
+//!   erased_rollups            (level, quarter, label) -> like rollups, for turns that were erased or dropped; checksum
+//!   erased_costs              (level, quarter, label) -> like costs, for turns that were erased or dropped; checksum
 //!
 //!   only after a repair:
 //!   lost_turns                (key, ordinal)          -> a turn that was moved aside; its ordinal is not given again
