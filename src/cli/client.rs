@@ -12,6 +12,7 @@ use super::answers::Page;
 use super::args::ServerUrl;
 use super::output::plain;
 use crate::http::BadLines;
+use crate::http::error::NOTHING_TO_ERASE;
 use crate::store::Position;
 use crate::turn::{ConversationId, TurnId};
 
@@ -205,13 +206,13 @@ impl Client {
         let id = utf8_percent_encode(id.as_str(), NON_ALPHANUMERIC);
         let response = self.agent.delete(format!("{}/conversations/{id}", self.url)).call();
         let mut response = response.map_err(|error| self.unreachable(error))?;
-        match response.status() {
-            StatusCode::NO_CONTENT => Ok(true),
-            StatusCode::NOT_FOUND => Ok(false),
-            _ => {
-                let body = self.body(&mut response)?;
-                Err(self.refusal(&response, &body))
-            }
+        if response.status() == StatusCode::NO_CONTENT {
+            return Ok(true);
+        }
+        let body = self.body(&mut response)?;
+        match self.refusal(&response, &body) {
+            ClientError::Refused { status: 404, error, .. } if error == NOTHING_TO_ERASE => Ok(false),
+            refusal => Err(refusal),
         }
     }
 

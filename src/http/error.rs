@@ -7,6 +7,10 @@ use crate::report::InvalidThroughputQuery;
 use crate::store::{BackupError, CommitError, Report};
 use crate::turn::InvalidId;
 
+/// The text of the answer to the erasure of a conversation that is not there. By this text, the command knows the answer
+/// of this program from that of another one.
+pub(crate) const NOTHING_TO_ERASE: &str = "there is no such conversation";
+
 /// The reason why a request was refused or failed. Its text is for the client, so it never contains an internal cause.
 /// The code that makes the error logs the cause.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +52,7 @@ pub(crate) enum ApiError {
         "the position is not of this store's history: the store was restored or repaired, or is another one; read from the beginning"
     )]
     OtherLineage,
-    #[error("there is no such conversation")]
+    #[error("{NOTHING_TO_ERASE}")]
     NothingToErase,
     #[error("there is nothing at this path")]
     NotFound,

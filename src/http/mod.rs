@@ -27,7 +27,7 @@
 
 mod access;
 mod acknowledged;
-mod error;
+pub(crate) mod error;
 mod intake;
 mod middleware;
 mod pages;

@@ -582,7 +582,8 @@ pub struct StoreSizes {
 /// How far a store is that computes all costs anew because the prices have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RepricingProgress {
-    /// How many turns have to be priced. Erased turns count too, since this is told by places in the order of all turns.
+    /// How many turns have to be priced. Erased turns count too, because the store counts places in the order of all
+    /// turns.
     pub turns: u64,
     /// How many of them are priced.
     pub priced_turns: u64,
@@ -659,6 +660,13 @@ pub struct DamageReport {
     pub scrub_passes: u64,
     /// How many rows scrubs have read.
     pub scrubbed_rows: u64,
+}
+
+impl DamageReport {
+    /// Returns whether the store knows of any damage.
+    pub fn is_any(&self) -> bool {
+        self.left_out_records + self.findings > 0
+    }
 }
 
 /// A copy of everything in a store, as it was at one moment. The engine defines the format.

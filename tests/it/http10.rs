@@ -97,7 +97,11 @@ fn read_sized(stream: &mut TcpStream) -> (String, Vec<u8>) {
     }
     let head = String::from_utf8(head).unwrap().to_lowercase();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    let length = if head.contains(" 204 ") { "0" } else { length.unwrap_or_else(|| panic!("{head}")) };
+    let length = if head.lines().next().is_some_and(|line| line.contains(" 204 ")) {
+        "0"
+    } else {
+        length.unwrap_or_else(|| panic!("{head}"))
+    };
     let mut body = vec![0; length.parse().unwrap()];
     stream.read_exact(&mut body).unwrap();
     (head, body)

@@ -76,11 +76,14 @@ pub(super) struct Board {
 impl Board {
     /// Returns the board of a program that starts now, with the first sums.
     pub(super) fn new(sums: Sums, now: i64) -> Self {
+        let mut minutes = Minutes::since(now);
+        // Nothing is followed before the feed answers.
+        minutes.pause(now);
         Self {
             link: Link::Connecting,
             open: Vec::new(),
             sealed: VecDeque::new(),
-            minutes: Minutes::since(now),
+            minutes,
             uncosted: HashMap::new(),
             sums,
             no_sums: None,
@@ -91,6 +94,9 @@ impl Board {
         match news {
             News::Connected { goes_on } => {
                 self.link = Link::Live;
+                // What was erased meanwhile is not told.
+                self.open.clear();
+                self.sealed.clear();
                 if goes_on {
                     self.minutes.resume();
                 } else {
@@ -216,8 +222,11 @@ mod tests {
     use super::super::testing::{NOW, costs, open, sealed, some_sums};
     use super::*;
 
+    /// A board whose feed has answered.
     fn board() -> Board {
-        Board::new(some_sums(), NOW)
+        let mut board = Board::new(some_sums(), NOW);
+        board.take(News::Connected { goes_on: false }, NOW);
+        board
     }
 
     fn take(board: &mut Board, news: impl IntoIterator<Item = News>) {
@@ -282,8 +291,9 @@ mod tests {
 
     #[test]
     fn a_lost_connection_is_lost_since_it_first_failed() {
-        let mut board = board();
+        let mut board = Board::new(some_sums(), NOW);
         assert_eq!(*board.link(), Link::Connecting);
+        assert_eq!(board.minutes().latest(1, NOW)[0], None, "no turn is followed yet");
         board.take(News::Connected { goes_on: false }, NOW);
         board.take(News::Lost("first".into()), NOW + 1);
         board.take(News::Lost("second".into()), NOW + 2);
@@ -294,6 +304,16 @@ mod tests {
         assert!(board.minutes().latest(2, NOW + MINUTE_MS).iter().all(Option::is_some));
         board.take(News::Connected { goes_on: false }, NOW + MINUTE_MS);
         assert_eq!(board.minutes().latest(2, NOW + MINUTE_MS)[0], None, "the turns before were missed");
+    }
+
+    #[test]
+    fn a_new_connection_begins_with_no_rows_and_keeps_the_minutes() {
+        let mut board = board();
+        take(&mut board, [open("c", "2", 1), sealed("c", "1", 1, NOW), News::Lost("gone".into())]);
+        assert_eq!((board.open().len(), board.sealed().len()), (1, 1));
+        take(&mut board, [News::Connected { goes_on: true }]);
+        assert_eq!((board.open().len(), board.sealed().len()), (0, 0), "one of them may have been erased");
+        assert_eq!(board.minutes().latest(1, NOW)[0].as_ref().unwrap().turns, 1);
     }
 
     #[test]

@@ -218,7 +218,7 @@ impl View<'_> {
         let mean_tokens = known(mean.as_ref().map(|mean| readable::count(mean.tokens)));
         let mean_cost = mean.as_ref().map_or_else(
             || UNKNOWN.to_owned(),
-            |mean| if mean.tokens == 0 { readable::count(0) } else { money(&mean.cost, mean.uncosted) },
+            |mean| if mean.turns == 0 { readable::count(0) } else { money(&mean.cost, mean.uncosted) },
         );
         let row = |name, cells: [String; 3]| Line::from(columned(name, &cells, &MINUTES, table.width));
         let lines = vec![

@@ -27,6 +27,8 @@ pub(super) struct Minute {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mean {
     pub(super) minutes: i64,
+    /// How many turns the minutes have, all together.
+    pub(super) turns: u64,
     pub(super) tokens: i128,
     pub(super) cost: CostFigures,
     pub(super) uncosted: u64,
@@ -100,7 +102,7 @@ impl Minutes {
 
     fn at(&self, at: i64) -> Option<Minute> {
         let is_known =
-            at >= self.since.div_euclid(MINUTE_MS) && self.until.is_none_or(|until| at <= until.div_euclid(MINUTE_MS));
+            at >= self.since.div_euclid(MINUTE_MS) && self.until.is_none_or(|until| at < until.div_euclid(MINUTE_MS));
         is_known.then(|| self.with_turns.get(&at).cloned().unwrap_or_else(Minute::empty))
     }
 
@@ -117,7 +119,8 @@ impl Minutes {
         let mut cost = sum_of_costs(whole.iter().map(|minute| &minute.cost));
         cost.usd = cost.usd.map(|usd| PicoDollars::new(usd.get() / i128::from(minutes)));
         let tokens = whole.iter().map(|minute| minute.tokens).sum::<i128>() / i128::from(minutes);
-        Some(Mean { minutes, tokens, cost, uncosted: whole.iter().map(|minute| minute.uncosted).sum() })
+        let turns = whole.iter().map(|minute| minute.turns).sum();
+        Some(Mean { minutes, turns, tokens, cost, uncosted: whole.iter().map(|minute| minute.uncosted).sum() })
     }
 }
 
@@ -167,7 +170,7 @@ mod tests {
         minutes.pause(now);
         minutes.pause(now + 5 * MINUTE_MS);
         let now = now + 2 * MINUTE_MS;
-        assert_eq!(tokens(&minutes, 4, now), [Some(0), Some(0), None, None]);
+        assert_eq!(tokens(&minutes, 4, now), [Some(0), None, None, None], "the minute of the loss is not whole");
         assert_eq!(minutes.mean(now).unwrap().minutes, 1);
         minutes.resume();
         minutes.add(now - MINUTE_MS, usage(7, 0), now);
@@ -197,6 +200,13 @@ mod tests {
         }
         let mean = minutes.mean(BEGIN + 4 * MINUTE_MS + 2).unwrap();
         assert_eq!((mean.minutes, mean.tokens, mean.cost), (3, 3, cost(30)));
+        let few = BEGIN + 10 * MINUTE_MS;
+        let mean = minutes.mean(few).unwrap();
+        assert_eq!((mean.minutes, mean.turns), (9, 3));
+        let mut minutes = Minutes::since(BEGIN);
+        minutes.add(BEGIN, usage(1, 0), BEGIN);
+        let mean = minutes.mean(few).unwrap();
+        assert_eq!((mean.tokens, mean.turns, mean.uncosted), (0, 1, 1), "the cost is unknown, and not 0");
     }
 
     #[test]

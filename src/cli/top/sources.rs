@@ -90,12 +90,17 @@ fn read_stream(mut stream: impl Read, parser: &mut Parser, inbox: &Sender<News>)
             Ok(events) => events,
             Err(error) => return Ok(StreamEnd::Broken(error.to_string())),
         };
+        let mut broken = None;
+        // The parser has passed all of these events, so the next stream begins behind them.
         for event in events {
             match News::read(&event) {
                 Ok(Some(news)) => tell(inbox, news)?,
                 Ok(None) => {}
-                Err(error) => return Ok(StreamEnd::Broken(format!("the feed is not understood: {error}"))),
+                Err(error) => broken = Some(format!("the feed is not understood: {error}")),
             }
+        }
+        if let Some(why) = broken {
+            return Ok(StreamEnd::Broken(why));
         }
     }
 }

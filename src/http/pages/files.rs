@@ -1,6 +1,7 @@
 //! The files that pages load.
 
 use std::hash::Hasher;
+use std::sync::LazyLock;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse};
@@ -8,12 +9,24 @@ use siphasher::sip::SipHasher13;
 
 use super::protection::PROTECTION;
 
-pub(crate) const STYLE: File =
-    File { path: "ui/style.css", content_type: "text/css; charset=utf-8", text: include_str!("style.css") };
-pub(crate) const ICON: File =
-    File { path: "ui/icon.svg", content_type: "image/svg+xml", text: include_str!("icon.svg") };
-pub(crate) const SCRIPT: File =
-    File { path: "ui/live.js", content_type: "text/javascript; charset=utf-8", text: include_str!("live.js") };
+pub(crate) static STYLE: File = File {
+    path: "ui/style.css",
+    content_type: "text/css; charset=utf-8",
+    text: include_str!("style.css"),
+    version: LazyLock::new(|| version(include_str!("style.css"))),
+};
+pub(crate) static ICON: File = File {
+    path: "ui/icon.svg",
+    content_type: "image/svg+xml",
+    text: include_str!("icon.svg"),
+    version: LazyLock::new(|| version(include_str!("icon.svg"))),
+};
+pub(crate) static SCRIPT: File = File {
+    path: "ui/live.js",
+    content_type: "text/javascript; charset=utf-8",
+    text: include_str!("live.js"),
+    version: LazyLock::new(|| version(include_str!("live.js"))),
+};
 
 /// A browser asks for the file of another version of this program by another address, so it may keep each for a long
 /// time.
@@ -29,19 +42,20 @@ pub(crate) struct File {
     path: &'static str,
     content_type: &'static str,
     text: &'static str,
+    /// The query of the address, which changes with the content.
+    version: LazyLock<String>,
+}
+
+fn version(text: &str) -> String {
+    let mut hasher = SipHasher13::new();
+    hasher.write(text.as_bytes());
+    format!("v={:016x}", hasher.finish())
 }
 
 impl File {
-    /// Returns the query of the address, which changes with the content.
-    fn version(&self) -> String {
-        let mut hasher = SipHasher13::new();
-        hasher.write(self.text.as_bytes());
-        format!("v={:016x}", hasher.finish())
-    }
-
     /// Returns the address at which browsers may keep the file, relative to the root of the server.
     pub(crate) fn address(&self) -> String {
-        format!("{}?{}", self.path, self.version())
+        format!("{}?{}", self.path, *self.version)
     }
 
     /// Answers with the file.
@@ -50,7 +64,7 @@ impl File {
         for protection in PROTECTION {
             response.insert_header(protection);
         }
-        let kept = if request.query_string() == self.version() { FOR_A_YEAR } else { FOR_NOW };
+        let kept = if request.query_string() == *self.version { FOR_A_YEAR } else { FOR_NOW };
         response.insert_header((header::CACHE_CONTROL, kept)).content_type(self.content_type).body(self.text)
     }
 }

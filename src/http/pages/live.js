@@ -115,9 +115,10 @@
     };
     source.onopen = () => {
       state.textContent = "connected";
-      // All open turns of a conversation come again.
+      // All open turns of a conversation come again. What was erased while nobody listened is not told.
       open.clear();
       showOpen();
+      sealedList.replaceChildren();
       if (made) made.hidden = true;
     };
     source.onerror = () => {

@@ -80,10 +80,11 @@ async fn report(api: &Api) -> Option<SystemReport> {
 }
 
 /// Shows what the store knows of damage, if there is any.
-fn damage(DamageReport { left_out_records, findings, scrub_passes, .. }: &DamageReport) -> Markup {
-    if left_out_records + findings == 0 {
+fn damage(report: &DamageReport) -> Markup {
+    if !report.is_any() {
         return html! {};
     }
+    let DamageReport { left_out_records, findings, scrub_passes, .. } = report;
     let rows = facts(&[
         (
             "Damaged records",

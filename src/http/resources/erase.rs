@@ -2,7 +2,7 @@
 
 use actix::MailboxError;
 use actix_web::web::Data;
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, rt};
 use tracing::{debug, warn};
 
 use super::api::Api;
@@ -19,9 +19,17 @@ pub(crate) async fn delete(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     Query::read(request.query_string(), &[])?;
-    let answer = api.handles.intake.erase.send(Erase { conversation_id: id.clone() }).await;
-    // Nobody gets the cached answer any more, as it is of another revision. It must not stay in memory either.
-    api.bodies.remove(&id);
+    // A task of its own comes to its end even if the client goes away.
+    let erasing = rt::spawn(async move {
+        let answer = api.handles.intake.erase.send(Erase { conversation_id: id.clone() }).await;
+        // Nobody gets the cached answer any more, as it is of another revision. It must not stay in memory either.
+        api.bodies.remove(&id);
+        answer
+    });
+    let Ok(answer) = erasing.await else {
+        warn!("an erasure ended by a panic");
+        return Err(ApiError::Unavailable(Unavailable::ErasureUnknown("the service could not answer")));
+    };
     match answer {
         Ok(Ok(true)) => Ok(HttpResponse::NoContent().finish()),
         Ok(Ok(false)) => Err(ApiError::NothingToErase),

@@ -77,9 +77,11 @@ struct DamageBody {
 /// Returns what the store knows of damage, if there is any.
 async fn damage(api: &Api) -> Option<DamageBody> {
     let inspected = timeout(CHECK_TIMEOUT, api.handles.operations.inspect_store.send(InspectStore)).await;
-    let DamageReport { left_out_records, findings, scrub_passes, .. } = inspected.ok()?.ok()?.damage;
-    let advice = DAMAGE_ADVICE;
-    (left_out_records + findings > 0).then_some(DamageBody { left_out_records, findings, scrub_passes, advice })
+    let damage = inspected.ok()?.ok()?.damage;
+    damage.is_any().then(|| {
+        let DamageReport { left_out_records, findings, scrub_passes, .. } = damage;
+        DamageBody { left_out_records, findings, scrub_passes, advice: DAMAGE_ADVICE }
+    })
 }
 
 #[cfg(test)]

@@ -63,7 +63,15 @@ impl TurnList {
         let after = earlier.map_or(0, |earlier| earlier.sealed_turns);
         let written = earlier.map_or(0, |earlier| earlier.stored_turns());
         let place = Place { after, written, left: u64::MAX, left_bytes: usize::MAX };
-        Self { api, id, form: Form::Metrics, last: revision.sealed_turns, place, whole: Some(revision), reads: 0 }
+        Self {
+            api,
+            id,
+            form: Form::Metrics,
+            last: revision.sealed_turns,
+            place,
+            whole: Some(revision),
+            reads: usize::from(earlier.is_some()),
+        }
     }
 
     /// Returns a page of at most this number of turns up to the ordinal `last`, with their envelopes.

@@ -85,7 +85,8 @@ fn no_route_answers_requests_for_a_host_name_of_an_attacker() {
             let line = format!("{} {path} HTTP/1.1", methods[0]);
             let (status, _) = exchange(&server, &line, &[&format!("host: {host}")]);
             // An earlier request of this loop may have sealed a turn, or erased it.
-            assert!([200, 204, own_status(&path)].contains(&status), "{line} of {host}: {status}");
+            let done = if methods[0] == "DELETE" { 204 } else { 200 };
+            assert!([done, own_status(&path)].contains(&status), "{line} of {host}: {status}");
         }
     }
 }

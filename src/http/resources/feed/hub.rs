@@ -30,6 +30,9 @@ const OPEN_EVERY: Duration = Duration::from_secs(1);
 /// The pause after a read that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// How many conversations may be erased between two pages of turns.
+const MAX_ERASED: usize = 4096;
+
 /// Follows the sealed turns and the changes of open turns, for all readers of one worker. It belongs to the worker's
 /// thread. Clones share it.
 ///
@@ -172,12 +175,12 @@ impl Hub {
                 biased;
                 _ = ended.wait_for(|ended| *ended) => return,
                 id = erased.recv() => match id {
-                    Ok(id) => {
+                    Ok(id) if erased_since.len() < MAX_ERASED => {
                         self.tell_erased(&id);
                         erased_since.insert(id);
                     }
-                    // Too much was erased at once for this thread. The clients connect again, and read anew.
-                    Err(_) => return,
+                    // Too much was erased at once, or since the last page. The clients connect again.
+                    _ => return,
                 },
                 page = pages.next() => match page {
                     Some(Ok(mut page)) => {

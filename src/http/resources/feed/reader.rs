@@ -234,13 +234,14 @@ impl Reader {
     /// Reads turns after those that were taken. Of the turns of one conversation, few may be among very many, so more
     /// are read at once.
     ///
-    /// Returns the position up to which they were read, and the events of those that are asked for.
+    /// Returns the position up to which they were read, and the events of those that are asked for. Turns behind the target
+    /// come from the hub, in order with its other lines.
     async fn page(&self) -> Result<(u64, Vec<u8>), ListSealedError> {
         let limit = if self.seat.conversation_id().is_some() { SealedPage::MAX_POSITIONS } else { PAGE_TURNS };
         let list = ListSealed { after: Some(self.at(self.taken)), limit };
         let _permit = self.api.feed.may_read().await;
         match self.api.handles.reads.list_sealed.send(list).await {
-            Ok(Ok(page)) => Ok((page.next.number, self.text_of(&page))),
+            Ok(Ok(page)) => Ok((page.next.number.min(self.target), self.text_of(&page))),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(Fault::closed().into()),
         }
@@ -249,7 +250,8 @@ impl Reader {
     fn text_of(&self, page: &SealedPage) -> Vec<u8> {
         let mut text = Vec::new();
         let is_wanted = |id: &ConversationId| self.seat.conversation_id().is_none_or(|wanted| wanted == id);
-        for turn in page.turns.iter().filter(|turn| is_wanted(&turn.conversation_id)) {
+        let turns = page.turns.iter().take_while(|turn| turn.position.number <= self.target);
+        for turn in turns.filter(|turn| is_wanted(&turn.conversation_id)) {
             // If a turn cannot be written, the log has the reason.
             text.extend(line::sealed(turn).unwrap_or_default());
         }

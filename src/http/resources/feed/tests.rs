@@ -342,6 +342,21 @@ async fn a_reader_gets_no_turn_of_an_erased_conversation_that_still_waits_for_it
 }
 
 #[actix_web::test]
+async fn a_reader_that_catches_up_gets_an_erasure_before_the_turns_that_come_after_it() {
+    let worker = Worker::start();
+    worker.seal("c", "one").await;
+    worker.seal("d", "one").await;
+    let [mut quick, mut slow] = [worker.begin("").await, worker.begin(&format!("after={}", worker.at(0))).await];
+    worker.erase("c").await;
+    worker.seal("c", "one").await;
+    assert_eq!(quick.event().await.unwrap(), erased("c"));
+    assert_eq!(quick.sealed().await.number, 3);
+    assert_eq!(slow.sealed().await.number, 2);
+    assert_eq!(slow.event().await.unwrap(), erased("c"));
+    assert_eq!(slow.sealed().await.number, 3, "a turn of the new life");
+}
+
+#[actix_web::test]
 async fn a_reader_that_has_missed_an_erasure_is_told_to_read_anew() {
     let worker = Worker::with(HttpSettings::default(), RingLimits { lines: 3, ..RingLimits::default() });
     for query in ["", "conversation=c"] {
