@@ -48,6 +48,7 @@ pub(crate) fn load_as(
                     expected_version: Version(version),
                     staged: Vec::new(),
                     sealed: turns.map(|turn| change(turn, sealed(turn, &mut random))).collect(),
+                    imported_from: None,
                 };
                 let commit = Arc::new(commit);
                 let store = store.address.clone();

@@ -86,6 +86,7 @@ impl Writers {
                 expected_version: Version::default(),
                 staged: Vec::new(),
                 sealed: vec![(self.change)(turn, sealed(turn, &mut self.random))],
+                imported_from: None,
             };
             (usize::try_from(conversation).unwrap(), commit)
         });

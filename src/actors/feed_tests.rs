@@ -281,6 +281,7 @@ async fn a_failed_read_loses_nothing_and_a_turn_without_a_fact_is_found() {
             expected_version,
             staged: vec![],
             sealed: vec![sealed],
+            imported_from: None,
         })
     };
     let facts = Facts::new(1);

@@ -400,6 +400,7 @@ mod tests {
             expected_version: Version(0),
             staged: vec![],
             sealed: vec![sealed],
+            imported_from: None,
         };
         store.send(Arc::new(commit)).await.unwrap().unwrap();
         assert!(matches!(open(), Err(OpenError::InUse { .. })), "two stores had one file");

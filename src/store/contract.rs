@@ -108,8 +108,8 @@ impl Life {
 /// One atomic change of a conversation: either the whole change becomes durable, or nothing of it.
 ///
 /// Sealed turns get their ordinals in the order given and are no longer open. The changes of open turns are made to the
-/// staged turns. A `sealed_at` that is earlier than that of the conversation's latest turn is raised to it. A turn that
-/// is sealed already does not change, and is answered as [`TurnOutcome::Duplicate`].
+/// staged turns. A `sealed_at` that is earlier than that of the conversation's latest turn is raised to it, unless the
+/// turns are imported. A turn that is sealed already does not change, and is answered as [`TurnOutcome::Duplicate`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     /// The conversation that changes.
@@ -121,9 +121,17 @@ pub struct Commit {
     pub staged: Vec<StagedChange>,
     /// The turns that ended.
     pub sealed: Vec<SealedTurn>,
+    /// The ordinal of the first of `sealed` in the store that the turns come from, if they are imported. Imported turns
+    /// keep their `sealed_at`. If no turn of the conversation was sealed before, the first of them keeps this ordinal
+    /// too, and the ordinals before it are never given. An ordinal above [`Commit::MAX_IMPORTED_FROM`] counts as that one.
+    pub imported_from: Option<Ordinal>,
 }
 
 impl Commit {
+    /// The highest ordinal that the first turn of a conversation may keep. It leaves room for more turns than a
+    /// conversation can get.
+    pub const MAX_IMPORTED_FROM: u64 = u32::MAX as u64;
+
     /// Returns the number of bytes that limits count for the commit. It is at least the number that an engine writes.
     ///
     /// A commit counts 384 bytes and its conversation's id. Each changed open turn, and each changed step of it, counts
@@ -247,7 +255,8 @@ pub struct Revision {
     pub life: Life,
     /// The number of sealed turns, which is also the latest ordinal.
     pub sealed_turns: u64,
-    /// How many of them were dropped because of their age: the first ones.
+    /// How many of them are not stored: the first ones, which were dropped because of their age, or which the store never
+    /// had, because the conversation was imported without them.
     pub dropped_turns: u64,
 }
 

@@ -18,6 +18,8 @@ use crate::turn::{ConversationId, EpochMillis, OpenTurn, Ordinal, StoredTurn, Tu
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Oracle {
     pub(super) version: Version,
+    /// The number of ordinals before that of the first turn: 0 unless that turn was imported.
+    pub(super) begins_after: u64,
     /// The turns that were dropped because of their age. They come before `sealed`.
     pub(super) dropped: Vec<StoredTurn>,
     /// The sums over the dropped turns, with the costs that they had when they were dropped.
@@ -89,10 +91,17 @@ impl Oracle {
             let outcome = if let Some(ordinal) = self.ordinal_of(&id) {
                 TurnOutcome::Duplicate(ordinal)
             } else {
-                let ordinal = Ordinal::after(self.all().count() as u64);
+                if let Some(first) = commit.imported_from
+                    && self.all().next().is_none()
+                {
+                    self.begins_after = first.get().min(Commit::MAX_IMPORTED_FROM) - 1;
+                }
+                let ordinal = Ordinal::after(self.begins_after + self.all().count() as u64);
                 self.open.remove(&id);
                 let mut turn = sealed.clone().at(ordinal);
-                turn.sealed_at = turn.sealed_at.max(self.last_sealed_at());
+                if commit.imported_from.is_none() {
+                    turn.sealed_at = turn.sealed_at.max(self.last_sealed_at());
+                }
                 self.sealed.push(turn);
                 TurnOutcome::Sealed(ordinal)
             };

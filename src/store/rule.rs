@@ -58,7 +58,7 @@ pub(crate) struct Decision {
     /// The outcome of each turn of the commit: the staged turns, then the sealed turns.
     outcomes: Vec<(TurnId, TurnOutcome)>,
     /// The moment at which each newly sealed turn is sealed: never earlier than the moment of the turn before it in the
-    /// conversation.
+    /// conversation, unless the turn is imported.
     sealed_at: Vec<EpochMillis>,
 }
 
@@ -124,9 +124,15 @@ pub(crate) fn decide(
         let outcome = if let Some(ordinal) = sealed.next().flatten().or_else(|| sealed_here.get(id).copied()) {
             TurnOutcome::Duplicate(ordinal)
         } else {
+            if head.sealed_turns == 0
+                && let Some(first) = commit.imported_from
+            {
+                head.sealed_turns = first.get().min(Commit::MAX_IMPORTED_FROM) - 1;
+            }
             let ordinal = Ordinal::after(head.sealed_turns);
             head.sealed_turns = ordinal.get();
-            head.last_sealed_at = head.last_sealed_at.max(turn.sealed_at);
+            let keeps_moment = commit.imported_from.is_some();
+            head.last_sealed_at = if keeps_moment { turn.sealed_at } else { head.last_sealed_at.max(turn.sealed_at) };
             sealed_at.push(head.last_sealed_at);
             if may_repeat {
                 sealed_here.insert(id, ordinal);
@@ -207,15 +213,17 @@ mod tests {
     fn commit_of(version: u64, staged: Vec<StagedTurn>, sealed: Vec<SealedTurn>) -> Commit {
         let conversation_id = ConversationId::new("c").unwrap();
         let staged = staged.into_iter().map(StagedChange::from).collect();
-        Commit { conversation_id, expected_version: Version(version), staged, sealed }
+        Commit { conversation_id, expected_version: Version(version), staged, sealed, imported_from: None }
     }
 
     /// A commit of a few possible turns, so that turns often repeat, within a commit or in different commits.
     fn commit() -> impl Strategy<Value = Commit> {
         let turns = || vec((0..6_u8, 0..9_u64), 0..4);
-        (turns(), turns()).prop_map(|(open, ended)| {
+        let imported_from = prop_oneof![3 => Just(None), 1 => (1..4_u64).prop_map(Ordinal::new)];
+        (turns(), turns(), imported_from).prop_map(|(open, ended, imported_from)| {
             let open = open.into_iter().map(|(turn, at)| staged(turn, at));
-            commit_of(0, open.collect(), ended.into_iter().map(|(turn, at)| sealed(turn, at)).collect())
+            let ended = ended.into_iter().map(|(turn, at)| sealed(turn, at));
+            Commit { imported_from, ..commit_of(0, open.collect(), ended.collect()) }
         })
     }
 
@@ -248,7 +256,8 @@ mod tests {
         fn ordinals_have_no_gap_and_each_turn_has_one(mut conversation in conversation(), commit in commit()) {
             conversation.commit_next(commit);
             let ordinals: Vec<_> = conversation.sealed.iter().map(|turn| turn.ordinal.get()).collect();
-            prop_assert_eq!(ordinals, (1..=conversation.head.sealed_turns).collect::<Vec<_>>());
+            let first = ordinals.first().copied().unwrap_or(1);
+            prop_assert_eq!(ordinals, (first..=conversation.head.sealed_turns).collect::<Vec<_>>());
             let turns: HashSet<_> = conversation.sealed.iter().map(|turn| &turn.metrics.turn_id).collect();
             prop_assert_eq!(turns.len(), conversation.sealed.len());
             prop_assert!(turns.iter().all(|id| !conversation.open.contains_key(*id)), "a sealed turn is open");
@@ -285,18 +294,25 @@ mod tests {
         }
 
         #[test]
-        fn the_moment_of_sealing_never_falls_and_is_never_before_the_turns_own(
+        fn the_moment_of_sealing_falls_only_by_an_import_and_is_never_before_the_turns_own(
             mut conversation in conversation(),
             commit in commit(),
         ) {
             let before = conversation.sealed.len();
+            let latest = conversation.head.last_sealed_at;
+            let keeps_moment = commit.imported_from.is_some();
             conversation.commit_next(commit.clone());
-            prop_assert!(conversation.sealed.is_sorted_by_key(|turn| turn.sealed_at));
+            let new = &conversation.sealed[before..];
+            prop_assert!(keeps_moment || new.is_sorted_by_key(|turn| turn.sealed_at));
+            prop_assert!(keeps_moment || new.first().is_none_or(|turn| turn.sealed_at >= latest));
             let last = conversation.sealed.last().map_or_else(EpochMillis::default, |turn| turn.sealed_at);
             prop_assert_eq!(conversation.head.last_sealed_at, last);
-            for turn in &conversation.sealed[before..] {
+            for turn in new {
                 let sent = commit.sealed.iter().find(|sent| sent.metrics.turn_id == turn.metrics.turn_id);
-                prop_assert!(sent.is_some_and(|sent| sent.sealed_at <= turn.sealed_at));
+                let is_right = |sent: &SealedTurn| {
+                    if keeps_moment { sent.sealed_at == turn.sealed_at } else { sent.sealed_at <= turn.sealed_at }
+                };
+                prop_assert!(sent.is_some_and(is_right));
             }
         }
 
@@ -310,6 +326,8 @@ mod tests {
             let (mut first, mut second) = (whole.clone(), whole.clone());
             second.staged = first.staged.split_off(at.min(first.staged.len()));
             second.sealed = first.sealed.split_off(at.saturating_sub(whole.staged.len()));
+            // What is sealed by a later part has a later ordinal where it comes from.
+            second.imported_from = whole.imported_from.map(|from| Ordinal::after(from.get() - 1 + first.sealed.len() as u64));
             let (mut at_once, mut in_parts) = (conversation.clone(), conversation);
             let answer = at_once.commit_next(whole);
             let answers = [in_parts.commit_next(first), in_parts.commit_next(second)];
@@ -328,6 +346,25 @@ mod tests {
             let decided = conversation.decide(&Commit { expected_version: expected, ..commit });
             prop_assert_eq!(decided.err(), (expected != actual).then_some(Conflict { expected, actual }));
         }
+    }
+
+    #[test]
+    fn imported_turns_keep_their_ordinals_only_if_no_turn_was_sealed_before() {
+        let import = |version, from, ids: &[u8]| {
+            let ended = ids.iter().map(|id| sealed(*id, 10 - u64::from(*id))).collect();
+            Commit { imported_from: Ordinal::new(from), ..commit_of(version, Vec::new(), ended) }
+        };
+        let mut conversation = ModelConversation::default();
+        conversation.commit(&commit_of(0, vec![staged(9, 1), staged(2, 1)], Vec::new())).unwrap();
+        conversation.commit(&import(1, 5, &[1, 2])).unwrap();
+        conversation.commit(&import(2, 90, &[2, 3])).unwrap();
+        conversation.commit(&commit_of(3, Vec::new(), vec![sealed(4, 2)])).unwrap();
+        let told: Vec<_> = conversation.sealed.iter().map(|turn| (turn.ordinal.get(), turn.sealed_at.get())).collect();
+        assert_eq!(told, [(5, 9), (6, 8), (7, 7), (8, 7)]);
+        assert_eq!(conversation.open.keys().map(TurnId::as_str).collect::<Vec<_>>(), ["t9"]);
+        let mut highest = ModelConversation::default();
+        highest.commit(&import(0, u64::MAX, &[1])).unwrap();
+        assert_eq!(highest.head.sealed_turns, Commit::MAX_IMPORTED_FROM);
     }
 
     #[test]

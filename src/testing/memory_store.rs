@@ -257,7 +257,7 @@ impl MemoryStore {
     pub fn revision(&self, id: &ConversationId) -> Revision {
         let all = self.lock();
         let Some(kept) = all.conversations.get(id) else { return Revision::new(self.lineage, Life::default(), 0) };
-        let dropped_turns = kept.dropped.len() as u64;
+        let dropped_turns = kept.head.sealed_turns - kept.sealed.len() as u64;
         Revision { dropped_turns, ..Revision::new(self.lineage, kept.life, kept.head.sealed_turns) }
     }
 

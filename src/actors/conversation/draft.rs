@@ -220,7 +220,7 @@ impl<'a> Draft<'a> {
         let (staged, sealed) = self.turns.into_parts();
         let conversation_id = self.conversation_id.clone();
         let changes = !staged.is_empty() || !sealed.is_empty();
-        changes.then_some(Commit { conversation_id, expected_version, staged, sealed })
+        changes.then_some(Commit { conversation_id, expected_version, staged, sealed, imported_from: None })
     }
 }
 

@@ -559,8 +559,13 @@ async fn a_conflict_is_resolved_by_opening_again_and_folding_again() {
                 staged.turn.fold(&progress);
             }
             let conversation_id = commit.conversation_id.clone();
-            let theirs =
-                Commit { conversation_id, expected_version: Version(0), staged: vec![staged.into()], sealed: vec![] };
+            let theirs = Commit {
+                conversation_id,
+                expected_version: Version(0),
+                staged: vec![staged.into()],
+                sealed: vec![],
+                imported_from: None,
+            };
             kept.commit(&theirs).unwrap();
         }
         async move { kept.commit(&commit) }

@@ -64,6 +64,7 @@ async fn commit(
                 expected_version: known.version,
                 staged: if *seals { Vec::new() } else { vec![staged.into()] },
                 sealed: sealed.into_iter().collect(),
+                imported_from: None,
             };
             engine.commit(theirs).await.unwrap();
         }

@@ -108,8 +108,13 @@ pub(crate) async fn reports_and_sums_keep_what_erased_turns_have_added(store: &S
         turn.fold(&Progress::Start(TurnLabels::of_model(model)));
         turn.fold(&report(model, 0, tokens));
         let sealed = vec![turn.seal(&Done::because("stop"), EpochMillis::new(7))];
-        let commit =
-            Commit { conversation_id: conversation(name), expected_version: version, staged: Vec::new(), sealed };
+        let commit = Commit {
+            conversation_id: conversation(name),
+            expected_version: version,
+            staged: Vec::new(),
+            sealed,
+            imported_from: None,
+        };
         store.commit(commit).await.unwrap();
     }
     let before = store.report(question_of_1970()).await.unwrap();
@@ -124,6 +129,7 @@ pub(crate) async fn reports_and_sums_keep_what_erased_turns_have_added(store: &S
         expected_version: Version(0),
         staged: Vec::new(),
         sealed: vec![turn],
+        imported_from: None,
     };
     store.commit(commit).await.unwrap();
     let after = store.report(question_of_1970()).await.unwrap();

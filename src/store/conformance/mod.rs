@@ -307,6 +307,7 @@ fn commit(name: &str, version: u64, open: &[&str], ended: &[&str]) -> Commit {
         expected_version: Version(version),
         staged: open.iter().map(|turn| staged(turn, 5).into()).collect(),
         sealed: ended.iter().map(|turn| sealed(turn, 7)).collect(),
+        imported_from: None,
     }
 }
 

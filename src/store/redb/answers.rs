@@ -192,7 +192,8 @@ mod tests {
         let most = usize::try_from(INLINE_TURNS).unwrap();
         let seal = |nth| OpenTurn::new(turn_id(nth)).seal(&Done::because("stop"), EpochMillis::new(1));
         let (staged, sealed) = (Vec::new(), (0..=most).map(seal).collect());
-        let commit = Commit { conversation_id: id(), expected_version: Version(0), staged, sealed };
+        let commit =
+            Commit { conversation_id: id(), expected_version: Version(0), staged, sealed, imported_from: None };
         engine.commit(commit.into()).get().await.unwrap();
 
         for (after, limit, now, turns) in [
@@ -234,7 +235,8 @@ mod tests {
             turn.seal(&Done::because("stop"), EpochMillis::new(1))
         };
         let (staged, sealed) = (Vec::new(), (1..=3).map(seal).collect());
-        let commit = Commit { conversation_id: id(), expected_version: Version(0), staged, sealed };
+        let commit =
+            Commit { conversation_id: id(), expected_version: Version(0), staged, sealed, imported_from: None };
         engine.commit(commit.into()).get().await.unwrap();
         let latest = |before| TurnRange { before: Some(before), ..TurnRange::latest(id(), 9) };
         for (range, now, ordinals) in [

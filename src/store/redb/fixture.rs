@@ -147,6 +147,7 @@ async fn files_of_this_format_say_what_they_always_said_and_can_be_written_to() 
         expected_version: Version(plain["version"].as_u64().unwrap()),
         staged: Vec::new(),
         sealed: vec![again("t1"), again("of today")],
+        imported_from: None,
     });
     let outcomes = committed.await.unwrap().outcomes;
     let next = plain["turns"].as_array().unwrap().len() as u64 + 1;
@@ -258,6 +259,7 @@ async fn write_the_fixture_of_this_format() {
                 expected_version: Version(version),
                 staged: changes,
                 sealed: vec![turn],
+                imported_from: None,
             };
             store.commit(commit).await.unwrap();
         }

@@ -77,6 +77,7 @@ fn commit_of(conversation: u8, oracle: &Oracle, change: &Change) -> Commit {
         expected_version: Version(version.0 + change.version_off_by),
         staged: change.staged.iter().map(|staged| stage(&mut open, *staged)).collect(),
         sealed: change.sealed.iter().map(seal).collect(),
+        imported_from: None,
     }
 }
 

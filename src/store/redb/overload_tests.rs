@@ -31,7 +31,7 @@ fn commit_of(conversation_id: ConversationId, turns: usize, step: &str) -> Commi
         turn.seal(&Done::because("stop"), EpochMillis::new(1))
     };
     let sealed = (0..turns).map(sealed).collect();
-    Commit { conversation_id, expected_version: Version(0), staged: Vec::new(), sealed }
+    Commit { conversation_id, expected_version: Version(0), staged: Vec::new(), sealed, imported_from: None }
 }
 
 fn sealed_turns(store: &RedbEngine, id: &ConversationId) -> usize {

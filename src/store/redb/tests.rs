@@ -37,6 +37,7 @@ fn commit(id: &str, version: u64, staged: &[&str], ended: &[&str]) -> Commit {
         expected_version: Version(version),
         staged: staged.iter().map(|id| open(id, 5).into()).collect(),
         sealed: ended.iter().map(|id| sealed(id)).collect(),
+        imported_from: None,
     }
 }
 
@@ -210,6 +211,7 @@ async fn after_a_compaction_no_file_has_an_id_of_an_erased_conversation_and_repo
             expected_version: Version(0),
             staged: vec![turn(SECRETS[2]).into()],
             sealed: vec![turn(SECRETS[1]).turn.seal(&done, EpochMillis::new(7))],
+            imported_from: None,
         };
         store.commit(secret).await.unwrap();
         store.commit(commit("c", 0, &[], &["other"])).await.unwrap();

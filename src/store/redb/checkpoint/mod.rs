@@ -492,6 +492,7 @@ mod tests {
             sealed: vec![
                 OpenTurn::new(TurnId::new(turn_id).unwrap()).seal(&Done::because("stop"), EpochMillis::new(1)),
             ],
+            imported_from: None,
         };
         for (version, turn_id) in [(0, "a"), (1, "b")] {
             let (store, writer) = prepare();
@@ -527,8 +528,13 @@ mod tests {
         let sealed = ["a", "b"]
             .map(|id| OpenTurn::new(TurnId::new(id).unwrap()).seal(&Done::because("stop"), EpochMillis::new(1)));
         let conversation_id = ConversationId::new("c").unwrap();
-        let commit =
-            Commit { conversation_id, expected_version: Version(0), staged: Vec::new(), sealed: sealed.into() };
+        let commit = Commit {
+            conversation_id,
+            expected_version: Version(0),
+            staged: Vec::new(),
+            sealed: sealed.into(),
+            imported_from: None,
+        };
         store.commit(commit).await.unwrap();
         let uncounted = || checkpoint.slot.with(|files| files.memtable().uncounted()).unwrap();
         assert_eq!(uncounted(), 2);

@@ -53,7 +53,13 @@ impl Opened {
             turn.seal(&done, EpochMillis::new(nth * 700))
         });
         let (conversation_id, staged) = (id(name), Vec::new());
-        let commit = Commit { conversation_id, expected_version: Version(version), staged, sealed: sealed.collect() };
+        let commit = Commit {
+            conversation_id,
+            expected_version: Version(version),
+            staged,
+            sealed: sealed.collect(),
+            imported_from: None,
+        };
         // On a busy machine, a commit may wait so long that it is refused.
         while let Err(error) = self.engine.commit(commit.clone()).await {
             assert_eq!(error, CommitError::Overloaded);

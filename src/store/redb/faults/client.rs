@@ -598,6 +598,7 @@ impl Client {
             expected_version: model.version,
             staged: Vec::new(),
             sealed: sealed.collect(),
+            imported_from: None,
         };
         let outcomes =
             model.sealed.iter().map(|turn| (turn.metrics.turn_id.clone(), TurnOutcome::Duplicate(turn.ordinal)));

@@ -34,6 +34,7 @@ fn use_it(disk: &Disk) -> Result<(), String> {
             expected_version: state.version,
             staged: vec![StagedTurn { turn: turn("open"), last_event_at: RunningTime::new(1) }.into()],
             sealed: (0..20).map(|n| turn(&format!("t{n}")).seal(&Done::because("stop"), EpochMillis::new(1))).collect(),
+            imported_from: None,
         };
         drop(engine.commit(commit));
         assert!(matches!(writer.run_once(), ControlFlow::Continue(())));

@@ -88,6 +88,7 @@ fn sample() -> Sample {
             expected_version: model.version,
             staged: Vec::new(),
             sealed: Vec::new(),
+            imported_from: None,
         };
         for place in 0..=random.below(4) {
             let done = Done { duration: Some(random.within(0..=1000).into()), ..Done::because("stop") };
@@ -275,6 +276,7 @@ fn send_again(
                 expected_version: version,
                 staged: Vec::new(),
                 sealed: sealed.clone().collect(),
+                imported_from: None,
             };
             let expected =
                 model.sealed.iter().map(|turn| (turn.metrics.turn_id.clone(), TurnOutcome::Duplicate(turn.ordinal)));

@@ -27,6 +27,7 @@ fn commit(nth: u64, model: &Oracle) -> Commit {
         expected_version: model.version,
         staged: vec![staged(turn("staged", nth)).into(), change(model.open.get(&long.id), staged(grown))],
         sealed: staged_before.into_iter().chain([turn("whole", nth)]).map(seal).collect(),
+        imported_from: None,
     }
 }
 

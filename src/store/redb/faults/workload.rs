@@ -49,6 +49,7 @@ pub(super) fn sealing(
         expected_version: Version(version),
         staged: vec![staged.into()],
         sealed: sealed.map(|(id, at)| turn(id).seal(&done, at)).collect(),
+        imported_from: None,
     }
 }
 
@@ -102,8 +103,13 @@ impl Workload {
         let id = ConversationId::new(self.random.pick(&CONVERSATIONS)).unwrap();
         let blank = Oracle::default();
         let model = models.get(&id).unwrap_or(&blank);
-        let mut commit =
-            Commit { conversation_id: id, expected_version: model.version, staged: Vec::new(), sealed: Vec::new() };
+        let mut commit = Commit {
+            conversation_id: id,
+            expected_version: model.version,
+            staged: Vec::new(),
+            sealed: Vec::new(),
+            imported_from: None,
+        };
         // Each open turn changes at most once in a commit.
         let mut open: Vec<_> = model.open.values().collect();
         for _ in 0..=self.random.below(3) {

@@ -179,7 +179,8 @@ mod tests {
         let turn = OpenTurn::new(TurnId::new(format!("t{version}")).unwrap());
         let sealed = vec![turn.seal(&Done::because("stop"), EpochMillis::new(1))];
         let expected_version = Version(version);
-        let commit = Commit { conversation_id: id(), expected_version, staged: Vec::new(), sealed };
+        let commit =
+            Commit { conversation_id: id(), expected_version, staged: Vec::new(), sealed, imported_from: None };
         engine.commit(commit).await.unwrap();
     }
 

@@ -31,7 +31,13 @@ pub(super) fn open(directory: &Path) -> Result<(RedbEngine, Writer), OpenError> 
 fn seal(store: &RedbEngine, writer: &mut Writer, name: &str, version: u64) {
     let turn = OpenTurn::new(TurnId::new(format!("{name}{version}")).unwrap());
     let sealed = vec![turn.seal(&Done::because("stop"), EpochMillis::new(1))];
-    let commit = Commit { conversation_id: id(name), expected_version: Version(version), staged: Vec::new(), sealed };
+    let commit = Commit {
+        conversation_id: id(name),
+        expected_version: Version(version),
+        staged: Vec::new(),
+        sealed,
+        imported_from: None,
+    };
     let mut answer = std::pin::pin!(store.commit(commit));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(answer.as_mut().poll(&mut context).is_pending());

@@ -166,6 +166,7 @@ impl History {
             expected_version,
             staged: vec![StagedTurn { turn: turn("open"), last_event_at: RunningTime::new(1) }.into()],
             sealed: vec![turn("sealed").seal(&Done::because("stop"), EpochMillis::new(self.turns))],
+            imported_from: None,
         };
         work(writer, store.commit(commit)).unwrap();
         self.remember("a commit");

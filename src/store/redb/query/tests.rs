@@ -45,7 +45,13 @@ fn a_page_of_the_order_ends_with_the_turn_that_fills_it_and_the_next_goes_on_aft
     let store = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
     let seal = |turn_id: &str, steps| staged(turn_id, steps, 1).turn.seal(&Done::because("stop"), EpochMillis::new(1));
     let sealed = vec![seal("t1", 4096), seal("t2", 4096), seal("t3", 1), seal("t4", 4096), seal("t5", 1)];
-    let commit = Commit { conversation_id: id("c"), expected_version: Version(0), staged: Vec::new(), sealed };
+    let commit = Commit {
+        conversation_id: id("c"),
+        expected_version: Version(0),
+        staged: Vec::new(),
+        sealed,
+        imported_from: None,
+    };
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(store.commit(commit)).unwrap();
     let (mut after, mut pages) = (None, Vec::new());
     loop {
@@ -59,7 +65,13 @@ fn a_page_of_the_order_ends_with_the_turn_that_fills_it_and_the_next_goes_on_aft
     assert_eq!(pages, [2, 3], "8,192 steps fill a page");
     // Control: if all turns are short, they are one page. So few turns are never refused, however slow the machine is.
     let short = (0..200).map(|turn| seal(&format!("short-{turn}"), 1)).collect();
-    let commit = Commit { conversation_id: id("d"), expected_version: Version(0), staged: Vec::new(), sealed: short };
+    let commit = Commit {
+        conversation_id: id("d"),
+        expected_version: Version(0),
+        staged: Vec::new(),
+        sealed: short,
+        imported_from: None,
+    };
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(store.commit(commit)).unwrap();
     assert_eq!(store.sealed_turns(after, 1000).unwrap().turns.len(), 200);
 }
@@ -75,7 +87,13 @@ fn commit(conversation: &str, staged: Vec<StagedChange>, sealed: &[(&str, u64)])
     let sealed = sealed.iter().map(|(turn_id, at)| {
         OpenTurn::new(TurnId::new(*turn_id).unwrap()).seal(&Done::because("stop"), EpochMillis::new(*at))
     });
-    Commit { conversation_id: id(conversation), expected_version: Version(0), staged, sealed: sealed.collect() }
+    Commit {
+        conversation_id: id(conversation),
+        expected_version: Version(0),
+        staged,
+        sealed: sealed.collect(),
+        imported_from: None,
+    }
 }
 
 /// Returns the entry that the writer makes of a commit.

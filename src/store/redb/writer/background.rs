@@ -86,8 +86,13 @@ mod tests {
         let sealed = ["a", "b"]
             .map(|id| OpenTurn::new(TurnId::new(id).unwrap()).seal(&Done::because("stop"), EpochMillis::new(1)));
         let conversation_id = ConversationId::new("c").unwrap();
-        let commit =
-            Commit { conversation_id, expected_version: Version(0), staged: Vec::new(), sealed: sealed.into() };
+        let commit = Commit {
+            conversation_id,
+            expected_version: Version(0),
+            staged: Vec::new(),
+            sealed: sealed.into(),
+            imported_from: None,
+        };
         store.commit(commit).await.unwrap();
         store.close().await;
         directory

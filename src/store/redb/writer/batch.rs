@@ -62,7 +62,7 @@ mod tests {
         for turns in [3, 4] {
             let conversation_id = ConversationId::new("c").unwrap();
             let (staged, sealed) = (Vec::new(), Vec::new());
-            let commit = Commit { conversation_id, expected_version: Version(0), staged, sealed };
+            let commit = Commit { conversation_id, expected_version: Version(0), staged, sealed, imported_from: None };
             batch.add(Job::Commit(Arc::new(commit), oneshot::channel().0, admission.admit(turns).unwrap()));
             batch.add(Job::CheckWrite(oneshot::channel().0));
         }
@@ -87,6 +87,7 @@ mod tests {
                 expected_version: Version(0),
                 staged: vec![change],
                 sealed: Vec::new(),
+                imported_from: None,
             };
             batch.add(Job::Commit(Arc::new(commit), oneshot::channel().0, admission.admit(1).unwrap()));
         }

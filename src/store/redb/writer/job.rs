@@ -124,6 +124,7 @@ mod tests {
             expected_version: crate::store::Version(0),
             staged: Vec::new(),
             sealed: Vec::new(),
+            imported_from: None,
         };
         let job = Job::Commit(Arc::new(commit), reply, admission.admit(1).unwrap());
         assert_eq!((job.turns(), admission.unanswered()), (1, 1));

@@ -566,7 +566,13 @@ mod tests {
     fn queue(store: &RedbEngine, nth: usize) {
         let conversation_id = ConversationId::new(format!("c{nth}")).unwrap();
         let (staged, sealed) = (Vec::new(), Vec::new());
-        drop(store.commit(Commit { conversation_id, expected_version: Version(0), staged, sealed }));
+        drop(store.commit(Commit {
+            conversation_id,
+            expected_version: Version(0),
+            staged,
+            sealed,
+            imported_from: None,
+        }));
     }
 
     #[test]
@@ -656,7 +662,13 @@ mod tests {
             let turn = |nth: usize| OpenTurn::new(TurnId::new(format!("t{nth}")).unwrap());
             let sealed = (0..turns).map(|nth| turn(nth).seal(&Done::because("stop"), EpochMillis::new(1))).collect();
             let conversation_id = ConversationId::new(conversation).unwrap();
-            store.commit(Commit { conversation_id, expected_version: Version(0), staged: Vec::new(), sealed })
+            store.commit(Commit {
+                conversation_id,
+                expected_version: Version(0),
+                staged: Vec::new(),
+                sealed,
+                imported_from: None,
+            })
         };
         let large = commit("large", 100);
         let small = commit("small", 1);

@@ -141,6 +141,7 @@ mod tests {
             expected_version: Version(version),
             staged: Vec::new(),
             sealed: vec![turn.seal(&crate::turn::Done::because("stop"), EpochMillis::new(1))],
+            imported_from: None,
         };
         Job::Commit(Arc::new(commit), oneshot::channel().0, permit)
     }

@@ -243,7 +243,8 @@ mod tests {
             memtable.of(&conversation_id).next().map_or(Version(0), |piece| piece.conversation.version);
         let findings = KnownFindings::default();
         let mut write_set = WriteSet::new(memtable, tables, &findings);
-        let commit = Commit { conversation_id, expected_version, staged: vec![change], sealed: Vec::new() };
+        let commit =
+            Commit { conversation_id, expected_version, staged: vec![change], sealed: Vec::new(), imported_from: None };
         write_set.apply(&commit).unwrap().unwrap();
         let entries = write_set.into_entries();
         let bytes = encode_row(&entries).unwrap().len();
@@ -289,7 +290,13 @@ mod tests {
             let sealed = turns.iter().map(|id| turn(id).seal(&crate::turn::Done::because("stop"), EpochMillis::new(1)));
             let conversation_id = ConversationId::new(conversation).unwrap();
             let expected_version = Version(version);
-            let commit = Commit { conversation_id, expected_version, staged: Vec::new(), sealed: sealed.collect() };
+            let commit = Commit {
+                conversation_id,
+                expected_version,
+                staged: Vec::new(),
+                sealed: sealed.collect(),
+                imported_from: None,
+            };
             write_set.apply(&commit).unwrap()
         };
         let ordinals = |committed: Result<Committed, CommitError>| {

@@ -54,7 +54,13 @@ async fn seal(store: &RedbEngine, version: u64) {
             turn.seal(&done, EpochMillis::new((version * 3 + nth) * 4_000_000))
         });
         let (expected_version, staged) = (Version(version), Vec::new());
-        let commit = Commit { conversation_id: id(name), expected_version, staged, sealed: sealed.collect() };
+        let commit = Commit {
+            conversation_id: id(name),
+            expected_version,
+            staged,
+            sealed: sealed.collect(),
+            imported_from: None,
+        };
         store.commit(commit).await.unwrap();
     }
 }

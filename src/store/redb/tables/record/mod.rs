@@ -408,41 +408,41 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn whatever_is_written_reads_back_equal(staged in any_open(), sealed in any_sealed()) {
-            prop_assert_eq!(read(&records(staged.clone())).unwrap(), staged);
-            let ordinal = Ordinal::after(0);
-            prop_assert_eq!(decode_sealed(ordinal, &encode_sealed(&sealed).unwrap()).unwrap(), sealed.at(ordinal));
-        }
+            #[test]
+            fn whatever_is_written_reads_back_equal(staged in any_open(), sealed in any_sealed()) {
+                prop_assert_eq!(read(&records(staged.clone())).unwrap(), staged);
+                let ordinal = Ordinal::after(0);
+                prop_assert_eq!(decode_sealed(ordinal, &encode_sealed(&sealed).unwrap()).unwrap(), sealed.at(ordinal));
+            }
 
-        #[test]
-        fn a_commit_has_no_more_bytes_than_limits_count(staged in any_open(), sealed in any_sealed()) {
-            // The bytes besides a record: its length and the place of a step.
-            const BESIDE: usize = 20;
-            let records = records(staged.clone());
-            let steps = records.steps.iter().map(|(_, record)| record.len() + BESIDE);
-            let written = [records.head.len(), encode_sealed(&sealed).unwrap().len()];
-            let written = written.map(|bytes| bytes + BESIDE).into_iter().chain(steps).sum::<usize>();
-            let conversation = ConversationRecord {
-                version: Version(u64::MAX),
-                sealed_turns: u64::MAX,
-                last_sealed_at: EpochMillis::new(u64::MAX),
-                last_at: EpochMillis::new(u64::MAX),
-                ..ConversationRecord::begin(ConversationId::new("c").unwrap())
-            };
-            let beside = conversation.encode().unwrap().len() + 2 * BESIDE;
-            let commit = Commit {
-                conversation_id: conversation.id,
-                expected_version: Version(0),
-                staged: vec![staged.clone().into()],
-                sealed: vec![sealed.clone()],
-            };
-            prop_assert!(written + beside <= commit.bytes(), "{written} and {beside} of {}", commit.bytes());
-            let texts = staged.turn.id.as_str().len() + staged.turn.head.text_bytes();
-            let counted = 384 + 1 + 256 * (1 + staged.turn.steps.len())
-                + texts + staged.turn.steps.iter().map(OpenStep::text_bytes).sum::<usize>()
-                + 160 + 176 * sealed.metrics.steps.len() + sealed.text_bytes();
-            prop_assert_eq!(commit.bytes(), counted);
+            #[test]
+            fn a_commit_has_no_more_bytes_than_limits_count(staged in any_open(), sealed in any_sealed()) {
+                // The bytes besides a record: its length and the place of a step.
+                const BESIDE: usize = 20;
+                let records = records(staged.clone());
+                let steps = records.steps.iter().map(|(_, record)| record.len() + BESIDE);
+                let written = [records.head.len(), encode_sealed(&sealed).unwrap().len()];
+                let written = written.map(|bytes| bytes + BESIDE).into_iter().chain(steps).sum::<usize>();
+                let conversation = ConversationRecord {
+                    version: Version(u64::MAX),
+                    sealed_turns: u64::MAX,
+                    last_sealed_at: EpochMillis::new(u64::MAX),
+                    last_at: EpochMillis::new(u64::MAX),
+                    ..ConversationRecord::begin(ConversationId::new("c").unwrap())
+                };
+                let beside = conversation.encode().unwrap().len() + 2 * BESIDE;
+                let commit = Commit {
+                    conversation_id: conversation.id,
+                    expected_version: Version(0),
+                    staged: vec![staged.clone().into()],
+                    sealed: vec![sealed.clone()], imported_from: None,
+    };
+                prop_assert!(written + beside <= commit.bytes(), "{written} and {beside} of {}", commit.bytes());
+                let texts = staged.turn.id.as_str().len() + staged.turn.head.text_bytes();
+                let counted = 384 + 1 + 256 * (1 + staged.turn.steps.len())
+                    + texts + staged.turn.steps.iter().map(OpenStep::text_bytes).sum::<usize>()
+                    + 160 + 176 * sealed.metrics.steps.len() + sealed.text_bytes();
+                prop_assert_eq!(commit.bytes(), counted);
+            }
         }
-    }
 }

@@ -74,7 +74,13 @@ pub(in crate::store::redb::maintenance) async fn filled() -> tempfile::TempDir {
         let usage = Usage { input_tokens: 900.into(), output_tokens: 20.into(), ..Usage::default() };
         turn.fold(&Progress::Usage { step_id: None, report: usage.into(), is_final: false });
         let sealed = vec![turn.seal(&Done::because("stop"), EpochMillis::new(3))];
-        Commit { conversation_id: id(name), expected_version: Version(0), staged: Vec::new(), sealed }
+        Commit {
+            conversation_id: id(name),
+            expected_version: Version(0),
+            staged: Vec::new(),
+            sealed,
+            imported_from: None,
+        }
     };
     let store = open(directory.path());
     for name in ["c", "erased", "being erased"] {
@@ -83,7 +89,13 @@ pub(in crate::store::redb::maintenance) async fn filled() -> tempfile::TempDir {
     assert_eq!(store.erase(id("erased")).await, Ok(true));
     let aged = [("old", 0), ("young", 3)];
     let sealed = aged.map(|(name, at)| turn(name).seal(&Done::because("stop"), EpochMillis::new(at))).into();
-    let aging = Commit { conversation_id: id("aging"), expected_version: Version(0), staged: Vec::new(), sealed };
+    let aging = Commit {
+        conversation_id: id("aging"),
+        expected_version: Version(0),
+        staged: Vec::new(),
+        sealed,
+        imported_from: None,
+    };
     store.commit(aging).await.unwrap();
     let old = DropTurns { keep: Duration::ZERO, now: EpochMillis::new(1) };
     let mut dropped = 0;

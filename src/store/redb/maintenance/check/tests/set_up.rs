@@ -36,6 +36,7 @@ pub(in crate::store::redb::maintenance) fn sealing(name: &str, version: u64, tur
         expected_version: Version(version),
         staged: Vec::new(),
         sealed: vec![turn(turn_id).seal(&Done::because("stop"), EpochMillis::new(3))],
+        imported_from: None,
     }
 }
 
@@ -66,6 +67,7 @@ pub(in crate::store::redb::maintenance) async fn sound() -> tempfile::TempDir {
             expected_version: Version(0),
             staged: vec![staged("open", 3).into(), staged("other", 0).into()],
             sealed: ["x", "y", "z"].map(|id| turn(id).seal(&done, EpochMillis::new(2))).into(),
+            imported_from: None,
         };
         store.commit(commit).await.unwrap();
     }
@@ -160,7 +162,10 @@ pub(in crate::store::redb::maintenance) fn lost<K: redb::Key + 'static>(
 pub(in crate::store::redb::maintenance) async fn seal(store: &RedbEngine, name: &str, version: u64, ids: &[&str]) {
     let sealed = ids.iter().map(|id| turn(id).seal(&Done::because("stop"), EpochMillis::new(2))).collect();
     let expected_version = Version(version);
-    store.commit(Commit { conversation_id: id(name), expected_version, staged: Vec::new(), sealed }).await.unwrap();
+    store
+        .commit(Commit { conversation_id: id(name), expected_version, staged: Vec::new(), sealed, imported_from: None })
+        .await
+        .unwrap();
 }
 
 /// Ends a store as a crash of its process does.

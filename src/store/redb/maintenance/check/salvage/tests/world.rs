@@ -82,6 +82,7 @@ fn commit(conversation: u64, version: u64) -> Commit {
         expected_version: Version(version),
         staged: open.into(),
         sealed: sealed.collect(),
+        imported_from: None,
     }
 }
 
@@ -213,7 +214,13 @@ impl World {
             let version = store.conversation_state(&id(number), &[]).unwrap().version;
             let turn = OpenTurn::new(TurnId::new(format!("new-{number}")).unwrap());
             let sealed = vec![turn.seal(&Done::because("stop"), EpochMillis::new(1 << 40))];
-            let new = Commit { conversation_id: id(number), expected_version: version, staged: Vec::new(), sealed };
+            let new = Commit {
+                conversation_id: id(number),
+                expected_version: version,
+                staged: Vec::new(),
+                sealed,
+                imported_from: None,
+            };
             let committed = store.commit(new).await.unwrap();
             let TurnOutcome::Sealed(ordinal) = committed.outcomes[0].1 else { panic!("{damage}: {committed:?}") };
             let ordinal = ordinal.get();
