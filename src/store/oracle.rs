@@ -49,6 +49,16 @@ impl Oracle {
         old
     }
 
+    /// Returns the number of ordinals before that of the first stored turn.
+    pub(super) fn missing(&self) -> u64 {
+        self.begins_after + self.dropped.len() as u64
+    }
+
+    /// Returns the ordinal of the latest turn; 0 if no turn was ever sealed.
+    pub(super) fn last_ordinal(&self) -> u64 {
+        self.begins_after + self.all().count() as u64
+    }
+
     /// Returns all turns that were ever sealed, in order.
     pub(super) fn all(&self) -> impl DoubleEndedIterator<Item = &StoredTurn> {
         self.dropped.iter().chain(&self.sealed)
@@ -96,7 +106,7 @@ impl Oracle {
                 {
                     self.begins_after = first.get().min(Commit::MAX_IMPORTED_FROM) - 1;
                 }
-                let ordinal = Ordinal::after(self.begins_after + self.all().count() as u64);
+                let ordinal = Ordinal::after(self.last_ordinal());
                 self.open.remove(&id);
                 let mut turn = sealed.clone().at(ordinal);
                 if commit.imported_from.is_none() {
@@ -146,7 +156,7 @@ pub(crate) fn listing_of(
     }
     Some(ListedConversation {
         conversation_id: conversation_id.clone(),
-        sealed_turns: latest.ordinal.get(),
+        sealed_turns: sealed.len() as u64,
         open_turns,
         total_usage: sealed.iter().fold(Usage::default(), |sum, turn| sum.saturating_add(turn.metrics.usage)),
         first_at: report_time(first),

@@ -202,7 +202,7 @@ impl MemoryStore {
             let first = kept.dropped.first().or(kept.sealed.first())?;
             let mut listed = ListedConversation {
                 conversation_id: id.clone(),
-                sealed_turns: latest.ordinal.get(),
+                sealed_turns: (kept.dropped.len() + kept.sealed.len()) as u64,
                 open_turns: kept.open.len(),
                 total_usage: Usage::default(),
                 first_at: report_time(first),

@@ -10,6 +10,7 @@
 //! - `lifecycle`: the running time, and the end of a store.
 //! - `order`: the order of all turns.
 //! - `erasure`: erased conversations.
+//! - `import`: turns that come from another store.
 //! - `retention`: turns that are dropped because of their age.
 //! - `concurrency`: commits that are under way together.
 
@@ -17,6 +18,7 @@ pub(crate) mod activity;
 pub(crate) mod commits;
 pub(crate) mod concurrency;
 pub(crate) mod erasure;
+pub(crate) mod import;
 pub(crate) mod lifecycle;
 pub(crate) mod order;
 pub(crate) mod reads;
@@ -209,6 +211,15 @@ macro_rules! conformance {
                 reports_and_sums_keep_what_erased_turns_have_added
                 a_commit_from_before_an_erasure_is_a_conflict
                 erasures_and_commits_take_effect_in_the_order_sent
+            }
+            import {
+                imported_turns_keep_their_ordinals_and_moments
+                a_conversation_that_begins_with_a_later_ordinal_has_only_its_turns
+                imported_turns_are_appended_to_a_conversation_that_has_turns
+                importing_again_changes_nothing
+                an_import_ends_the_open_turns_that_it_has_and_no_others
+                turns_that_follow_an_import_are_not_sealed_before_its_latest_turn
+                imported_turns_are_dropped_and_erased_like_others
             }
             retention {
                 old_turns_are_dropped_and_their_ordinals_are_not_given_again

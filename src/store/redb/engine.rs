@@ -18,7 +18,7 @@ use super::memtable::tally::{Lacking, Recent, TurnsToCount};
 use super::query::conversations::ConversationsQuery;
 use super::query::order::OrderQuery;
 use super::query::report::ReportQuery;
-use super::query::{CountQuery, LeftOut, StaleQuery, StateQuery, TurnsQuery, dropped_turns};
+use super::query::{CountQuery, LeftOut, StaleQuery, StateQuery, TurnCount, TurnsQuery, dropped_turns};
 use super::read_threads::ReadThreads;
 use super::tables::failure::Failure;
 use super::tables::meta::Repricing;
@@ -317,9 +317,9 @@ impl RedbEngine {
                 Ok((files.lineage(), query, tables, has_dropped))
             },
             |(lineage, query, tables, has_dropped), left_out| {
-                let (life, sealed_turns) = query.read(tables.as_ref(), id, left_out)?;
+                let TurnCount { life, sealed_turns, begins_after } = query.read(tables.as_ref(), id, left_out)?;
                 let tables = tables.filter(|_| has_dropped && sealed_turns > 0);
-                let dropped_turns = tables.map_or(Ok(0), |tables| dropped_turns(&tables, id, life))?;
+                let dropped_turns = tables.map_or(Ok(0), |tables| dropped_turns(&tables, id, life))?.max(begins_after);
                 Ok(Revision { dropped_turns, ..Revision::new(lineage, life, sealed_turns) })
             },
         )

@@ -17,7 +17,7 @@ use crate::store::{
     RedbEngine, StagedChange, StagedTurn, TurnRange, Version,
 };
 use crate::turn::{
-    ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes, StoredTurn, TurnId,
+    ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, StepId, StepTimes, StoredTurn, TurnId,
 };
 
 #[derive(Debug, Clone)]
@@ -39,6 +39,8 @@ struct Change {
     /// The staged turns: each with the running time and the step of its latest event.
     staged: Vec<(u8, u64, u8)>,
     sealed: Vec<u8>,
+    /// If the sealed turns are imported, the ordinal of the first of them where they come from.
+    imported_from: Option<Ordinal>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -70,14 +72,16 @@ fn staged(turn: u8, at: u64) -> StagedTurn {
 
 fn commit_of(conversation: u8, oracle: &Oracle, change: &Change) -> Commit {
     let version = oracle.version;
-    let seal = |turn: &u8| staged(*turn, 0).turn.seal(&Done::because("stop"), EpochMillis::new(version.0));
+    // Imported turns were sealed the earlier the later they are imported.
+    let sealed_at = if change.imported_from.is_some() { 12_u64.saturating_sub(version.0) } else { version.0 };
+    let seal = |turn: &u8| staged(*turn, 0).turn.seal(&Done::because("stop"), EpochMillis::new(sealed_at));
     let mut open = oracle.open.clone();
     Commit {
         conversation_id: conversation_id(conversation),
         expected_version: Version(version.0 + change.version_off_by),
         staged: change.staged.iter().map(|staged| stage(&mut open, *staged)).collect(),
         sealed: change.sealed.iter().map(seal).collect(),
-        imported_from: None,
+        imported_from: change.imported_from,
     }
 }
 
@@ -107,8 +111,10 @@ impl ReferenceStateMachine for Model {
     fn transitions(_: &Self) -> BoxedStrategy<Transition> {
         let turn = || prop_oneof![3 => 0..5_u8, 1 => any::<u8>()];
         let off = prop_oneof![5 => Just(0), 1 => 1..3_u64];
-        let change = (off, vec((turn(), 0..9_u64, 0..5_u8), 0..3), vec(turn(), 0..3))
-            .prop_map(|(version_off_by, staged, sealed)| Change { version_off_by, staged, sealed });
+        let imported_from = prop_oneof![3 => Just(None), 1 => (1..4_u64).prop_map(Ordinal::new)];
+        let change = (off, vec((turn(), 0..9_u64, 0..5_u8), 0..3), vec(turn(), 0..3), imported_from).prop_map(
+            |(version_off_by, staged, sealed, imported_from)| Change { version_off_by, staged, sealed, imported_from },
+        );
         prop_oneof![
             9 => vec((0..3_u8, change.clone()), 1..5).prop_map(Transition::Commits),
             2 => (vec((0..3_u8, change), 0..3), vec(0..3_u8, 1..3))
@@ -149,8 +155,9 @@ impl ReferenceStateMachine for Model {
             let before = EpochMillis::new(*before);
             let drop = |oracle: &mut Oracle| oracle.drop_before(before, usize::MAX, &*test_prices());
             model.dropped = model.conversations.values_mut().map(drop).sum();
-            for turn in &mut model.all {
-                turn.take_if(|turn| turn.sealed_at < before);
+            for (conversation, turn) in model.order.iter().zip(&mut model.all) {
+                let missing = model.conversations[conversation].missing();
+                turn.take_if(|turn| turn.ordinal.get() <= missing);
             }
         }
         model
@@ -228,7 +235,7 @@ impl Opened {
             let turns: Vec<_> = oracle.sealed.iter().filter(|turn| turn.ordinal.get() > 1).take(3).cloned().collect();
             assert_eq!(self.engine.turns(&range).unwrap(), turns);
             let revision = self.engine.revision(&id).unwrap();
-            let counted = (oracle.all().count() as u64, oracle.dropped.len() as u64);
+            let counted = (oracle.last_ordinal(), oracle.missing());
             assert_eq!((revision.sealed_turns, revision.dropped_turns), counted);
             let old_here = oracle.open.values().filter(|staged| staged.last_event_at < RunningTime::new(5));
             old.extend(old_here.map(|staged| (id.clone(), staged.turn.id.clone())));
@@ -346,6 +353,7 @@ fn control_a_store_that_lost_what_it_acknowledged_is_caught() {
         version_off_by: 0,
         staged: staged.into(),
         sealed: sealed.into(),
+        imported_from: None,
     };
     let sent = |change| Transition::Commits(vec![(0, change)]);
     for change in [changed(&[(1, 9, 0)], &[]), changed(&[], &[1, 2])] {

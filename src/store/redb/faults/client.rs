@@ -58,8 +58,9 @@ impl Sent {
     }
 
     /// Makes the change to the model of a conversation. It takes several transactions to drop many turns, so some may be
-    /// dropped and others not: drops turns until the model has dropped `dropped`. Returns the turns that it erases.
-    fn apply(&self, model: &mut Oracle, dropped: u64) -> Vec<StoredTurn> {
+    /// dropped and others not: drops turns until so many ordinals of the model are missing. Returns the turns that it
+    /// erases.
+    fn apply(&self, model: &mut Oracle, missing: u64) -> Vec<StoredTurn> {
         match self {
             Self::Commit(commit) => {
                 let _ = model.apply(commit);
@@ -67,7 +68,8 @@ impl Sent {
             }
             Self::Erase(_) => model.erase().1,
             Self::Drop(before, prices) => {
-                let at_most = usize::try_from(dropped).unwrap().saturating_sub(model.dropped.len());
+                let at_most =
+                    usize::try_from(missing).unwrap().saturating_sub(usize::try_from(model.missing()).unwrap());
                 model.drop_before(*before, at_most, prices);
                 Vec::new()
             }
@@ -79,8 +81,9 @@ impl Sent {
 #[derive(Debug, PartialEq, Eq)]
 struct Said {
     version: Version,
-    /// The number of turns that were dropped.
-    dropped: u64,
+    /// The number of ordinals before that of the first stored turn: those of dropped turns, and those that an import
+    /// left out.
+    missing: u64,
     sealed: Vec<StoredTurn>,
     open: BTreeMap<TurnId, StagedTurn>,
 }
@@ -88,8 +91,8 @@ struct Said {
 impl Said {
     /// Returns what a store must say of a conversation.
     fn of(model: &Oracle) -> Self {
-        let Oracle { version, sealed, open, dropped, .. } = model.clone();
-        Self { version, dropped: dropped.len() as u64, sealed, open }
+        let Oracle { version, sealed, open, .. } = model.clone();
+        Self { version, missing: model.missing(), sealed, open }
     }
 }
 
@@ -541,7 +544,7 @@ impl Client {
         let said = self.read(id).map_err(|fault| fault.in_full())?;
         let place = |turn: &StoredTurn| (turn.ordinal.get(), turn.metrics.turn_id.clone());
         let places: Vec<_> = said.sealed.iter().map(place).collect();
-        let ordinals = said.dropped + 1..=said.dropped + places.len() as u64;
+        let ordinals = said.missing + 1..=said.missing + places.len() as u64;
         if !places.iter().map(|(ordinal, _)| *ordinal).eq(ordinals) {
             return Err(format!("the ordinals have gaps: {places:?}"));
         }
@@ -561,7 +564,7 @@ impl Client {
             let Some(next) = doubt.next() else {
                 return Err(format!("it is in no state that it can be in: {said:?}"));
             };
-            erased.extend(next.apply(&mut possible, said.dropped));
+            erased.extend(next.apply(&mut possible, said.missing));
         }
         self.erased.extend(erased);
         self.models.insert(id.clone(), possible);
@@ -577,13 +580,13 @@ impl Client {
         let sealed = engine.all_turns(id)?;
         let state = engine.conversation_state(id, &[])?;
         let revision = engine.revision(id)?;
-        let (sealed_turns, dropped) = (revision.sealed_turns, revision.dropped_turns);
-        if sealed_turns != dropped + sealed.len() as u64 {
+        let (sealed_turns, missing) = (revision.sealed_turns, revision.dropped_turns);
+        if sealed_turns != missing + sealed.len() as u64 {
             let fault = Fault::new(FaultKind::Damaged, "the revision says another number of turns than there are");
-            return Err(fault.caused_by(format!("{sealed_turns} instead of {dropped} and {}", sealed.len())));
+            return Err(fault.caused_by(format!("{sealed_turns} instead of {missing} and {}", sealed.len())));
         }
         let open = state.open_turns.into_iter().map(|staged| (staged.turn.id.clone(), staged)).collect();
-        Ok(Said { version: state.version, dropped, sealed, open })
+        Ok(Said { version: state.version, missing, sealed, open })
     }
 
     /// Sends all sealed turns again. The store must answer with their ordinals and change nothing.

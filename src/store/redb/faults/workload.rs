@@ -4,7 +4,7 @@ use crate::simulate::random::Random;
 use crate::store::oracle::{Oracle, change};
 use crate::store::{Commit, StagedTurn, Version};
 use crate::turn::{
-    ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, SealedTurn, StepId, TurnId, Usage,
+    ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, SealedTurn, StepId, TurnId, Usage,
 };
 
 /// An operation on the store. Further kinds can be added without a change of the checks.
@@ -110,6 +110,9 @@ impl Workload {
             sealed: Vec::new(),
             imported_from: None,
         };
+        if self.random.once_in(5) {
+            commit.imported_from = Ordinal::new(self.random.within(1..=3).into());
+        }
         // Each open turn changes at most once in a commit.
         let mut open: Vec<_> = model.open.values().collect();
         for _ in 0..=self.random.below(3) {

@@ -286,7 +286,8 @@ impl Replay<'_> {
             }
         };
         let (next_version, sealed_before) = (entry.conversation.version, entry.sealed_before());
-        if Some(next_version.0) != version.0.checked_add(1) || sealed_before != sealed_turns {
+        let begins_here = sealed_turns == 0 && sealed_before == entry.conversation.begins_after;
+        if Some(next_version.0) != version.0.checked_add(1) || !(begins_here || sealed_before == sealed_turns) {
             let conversation_id = id.clone();
             return Ok(Err(RowFlaw::Commit { conversation_id, version, sealed_turns, next_version, sealed_before }));
         }

@@ -164,7 +164,7 @@ impl Ord for Found {
 fn listed(record: ConversationRecord, sums: ConversationSums) -> (ListedConversation, Life) {
     let listed = ListedConversation {
         conversation_id: record.id,
-        sealed_turns: record.sealed_turns,
+        sealed_turns: record.sealed_turns.saturating_sub(record.begins_after),
         open_turns: 0,
         total_usage: record.total_usage,
         first_at: record.first_at,

@@ -28,6 +28,7 @@ use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::guarded::{visit_back_from, visit_from};
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record;
+use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::damaged::DamagedRecord;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::schema::{OpenTurns as OpenTurnRows, Turns};
@@ -54,8 +55,25 @@ impl LeftOut {
     }
 }
 
-/// The life of a conversation and the number of its sealed turns, if the memtable knows them.
-pub(crate) struct CountQuery(Option<(Life, u64)>);
+/// The count of a conversation's turns, if the memtable knows it.
+pub(crate) struct CountQuery(Option<TurnCount>);
+
+/// The ordinals that a conversation has given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct TurnCount {
+    pub(crate) life: Life,
+    /// The ordinal of the latest turn; 0 if no turn is sealed.
+    pub(crate) sealed_turns: u64,
+    /// The number of ordinals before that of the first turn.
+    pub(crate) begins_after: u64,
+}
+
+impl TurnCount {
+    fn of(conversation: &ConversationRecord) -> Self {
+        let ConversationRecord { life, sealed_turns, begins_after, .. } = *conversation;
+        Self { life, sealed_turns, begins_after }
+    }
+}
 
 impl CountQuery {
     pub(crate) fn of(memtable: &Memtable, id: &ConversationId) -> Self {
@@ -63,7 +81,7 @@ impl CountQuery {
     }
 
     fn of_latest(piece: Option<&Arc<Piece>>) -> Self {
-        Self(piece.map(|piece| (piece.conversation.life, piece.conversation.sealed_turns)))
+        Self(piece.map(|piece| TurnCount::of(&piece.conversation)))
     }
 
     pub(crate) fn needs_tables(&self) -> bool {
@@ -75,14 +93,14 @@ impl CountQuery {
         tables: Option<&ReadTables>,
         id: &ConversationId,
         left_out: &mut LeftOut,
-    ) -> Result<(Life, u64), Failure> {
+    ) -> Result<TurnCount, Failure> {
         let (None, Some(tables)) = (self.0, tables) else { return Ok(self.0.unwrap_or_default()) };
-        let Some(key) = tables.key_of(id)? else { return Ok((Life::default(), 0)) };
+        let Some(key) = tables.key_of(id)? else { return Ok(TurnCount::default()) };
         match tables.conversation(key) {
-            Ok(record) => Ok((record.life, record.sealed_turns)),
+            Ok(record) => Ok(TurnCount::of(&record)),
             Err(Failure::Record(damaged)) => {
                 left_out.add(&damaged, || format!("conversation {id}"));
-                Ok((Life::default(), last_ordinal(tables, key)?))
+                Ok(TurnCount { sealed_turns: last_ordinal(tables, key)?, ..TurnCount::default() })
             }
             Err(failure) => Err(failure),
         }
@@ -321,7 +339,7 @@ impl StateQuery {
     ) -> Result<OpenTurns, Failure> {
         let key = self.key(tables, id)?;
         let count = CountQuery::of_latest(self.0.first());
-        let (_, sealed_turns) = count.read(Some(tables), id, left_out)?;
+        let TurnCount { sealed_turns, .. } = count.read(Some(tables), id, left_out)?;
         let mut open = OpenTurns { sealed_turns, turns: Vec::new() };
         for (turn_id, turn) in OpenTurnsQuery::of(&self.0).read(tables, key)? {
             match turn {

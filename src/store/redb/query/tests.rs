@@ -252,7 +252,7 @@ fn the_number_of_turns() {
         |queries, files, left_out| {
             queries.map(|(query, id)| {
                 let tables = query.needs_tables().then(|| files.read_tables().unwrap());
-                query.read(tables.as_ref(), &id, left_out).unwrap().1
+                query.read(tables.as_ref(), &id, left_out).unwrap().sealed_turns
             })
         },
     );

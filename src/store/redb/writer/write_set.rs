@@ -216,12 +216,13 @@ impl PendingConversation {
 
     /// Applies a decision, so that the next commits of the transaction see it.
     fn take(&mut self, decision: &Decision, commit: &Commit) {
-        let ConversationHead { version, sealed_turns, last_sealed_at } = decision.head;
         let conversation = &mut self.conversation;
-        (conversation.version, conversation.sealed_turns) = (version, sealed_turns);
-        conversation.last_sealed_at = last_sealed_at;
+        conversation.version = decision.head.version;
         for (turn, ordinal, sealed_at) in decision.sealed(commit) {
-            conversation.count(turn, sealed_at, ordinal == Ordinal::after(0));
+            if conversation.sealed_turns == 0 {
+                (conversation.begins_after, conversation.sealed_turns) = (ordinal.get() - 1, ordinal.get() - 1);
+            }
+            conversation.count(turn, ordinal, sealed_at);
             self.sealed.insert(turn.metrics.turn_id.clone(), ordinal);
         }
     }

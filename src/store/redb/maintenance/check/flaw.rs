@@ -100,9 +100,6 @@ pub enum Flaw {
     /// Ordinals begin at 1.
     #[error("0 is no ordinal")]
     ZeroOrdinal,
-    /// The turn was sealed before the turn with the ordinal before it.
-    #[error("it was sealed before the turn before it")]
-    SealedTooEarly,
     /// The index leads from the id of this turn to another ordinal.
     #[error("the index has its id {turn_id} at {ordinal}")]
     IndexedElsewhere {

@@ -25,7 +25,7 @@ use crate::store::redb::tables::schema::{
     FINDINGS, INDEX, KEYS, Keys, LOST_TURNS, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, Positions,
     StepKey, TURNS, Turns,
 };
-use crate::turn::{ConversationId, EpochMillis, Ordinal};
+use crate::turn::{ConversationId, Ordinal};
 
 /// Checks every record of the tables, in one read transaction.
 pub(super) struct Inspection {
@@ -214,12 +214,12 @@ impl Inspection {
         Ok(())
     }
 
-    /// Returns the last ordinal of a conversation that was dropped, and the moment of the last sealing up to there.
-    fn dropped_to(&self, key: u64) -> Result<(u64, EpochMillis), Failure> {
+    /// Returns the last ordinal of a conversation that was dropped; 0 if none was.
+    fn dropped_to(&self, key: u64) -> Result<u64, Failure> {
         match read_dropped(&self.dropped, key) {
-            Ok(dropped) => Ok(dropped.map_or_else(Default::default, |of| (of.last(), of.record.last_sealed_at))),
+            Ok(dropped) => Ok(dropped.map_or(0, |dropped| dropped.last())),
             // A damaged note is reported where notes are checked.
-            Err(Failure::Record(_)) => Ok(Default::default()),
+            Err(Failure::Record(_)) => Ok(0),
             Err(failure) => Err(failure),
         }
     }
@@ -312,7 +312,7 @@ impl Inspection {
             let record = record.value().verify(&key.value()).and_then(ConversationRecord::decode);
             let Ok(record) = record else { continue };
             let Some(place) = record.activity() else { continue };
-            if self.dropped_to(key.value())?.0 == record.sealed_turns {
+            if self.dropped_to(key.value())? == record.sealed_turns {
                 continue;
             }
             let found = activity.get(place)?.map(|key| key.value().verify(&place).and_then(decode_key));
@@ -332,7 +332,6 @@ impl Inspection {
         let mut wrong = Vec::new();
         let mut summed = TurnSums::default();
         let mut before = (0, 0);
-        let mut sealed_before = EpochMillis::default();
         for row in self.turns.iter()? {
             let (place, value) = row?;
             let (key, ordinal) = place.value();
@@ -341,8 +340,8 @@ impl Inspection {
                 wrong.push(Violation::Turn { conversation: self.name(key), ordinal, flaw });
             };
             if before.0 != key {
-                let (dropped, sealed_at) = self.dropped_to(key)?;
-                (before, sealed_before) = ((key, dropped), sealed_at);
+                let dropped = self.dropped_to(key)?;
+                before = (key, dropped);
                 if ordinal <= dropped {
                     tell(ordinal, Flaw::DroppedAndThere);
                 }
@@ -369,10 +368,6 @@ impl Inspection {
                 Err(damaged) => tell(ordinal, damaged.into()),
                 Ok(turn) => {
                     summed.count(key, &turn)?;
-                    if turn.sealed_at < sealed_before {
-                        tell(ordinal, Flaw::SealedTooEarly);
-                    }
-                    sealed_before = sealed_before.max(turn.sealed_at);
                     let turn_id = turn.metrics.turn_id;
                     match self.indexed(key, turn_id.as_str())? {
                         Some(indexed) if indexed == at => {}
@@ -469,7 +464,7 @@ impl Inspection {
             let is_known = was_erased
                 || self.turns.get((key, ordinal))?.is_some()
                 || self.is_lost(key, ordinal)?
-                || ordinal <= self.dropped_to(key)?.0;
+                || ordinal <= self.dropped_to(key)?;
             if !is_known {
                 tell(position, Flaw::PositionedMissing { ordinal, conversation });
             } else if ordinal <= last {

@@ -1,6 +1,8 @@
 use super::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::contract::{Life, Version};
-use crate::turn::{ConversationId, EpochMillis, Label, SealedTurn, StoredTurn, TokenCount, TurnMetrics, Usage};
+use crate::turn::{
+    ConversationId, EpochMillis, Label, Ordinal, SealedTurn, StoredTurn, TokenCount, TurnMetrics, Usage,
+};
 
 /// The record that is stored once for each conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,8 +10,11 @@ pub(crate) struct ConversationRecord {
     pub(crate) id: ConversationId,
     pub(crate) life: Life,
     pub(crate) version: Version,
+    /// The ordinal of its latest turn; 0 if no turn is sealed.
     pub(crate) sealed_turns: u64,
-    /// The moment at which its latest turn was sealed. This moment never goes back.
+    /// The number of ordinals before that of its first turn: 0, unless that turn was imported with a later ordinal.
+    pub(crate) begins_after: u64,
+    /// The moment at which its latest turn was sealed. Only an import can make this moment go back.
     pub(crate) last_sealed_at: EpochMillis,
     /// The report time of its latest turn; the beginning of 1970 if no turn is sealed.
     pub(crate) last_at: EpochMillis,
@@ -33,6 +38,7 @@ impl ConversationRecord {
             life: Life::draw(),
             version: Version::default(),
             sealed_turns: 0,
+            begins_after: 0,
             last_sealed_at: EpochMillis::default(),
             last_at: EpochMillis::default(),
             first_at: EpochMillis::default(),
@@ -43,19 +49,26 @@ impl ConversationRecord {
         }
     }
 
-    /// Updates the facts about turns with the next turn, which was sealed at `sealed_at`.
-    pub(crate) fn count(&mut self, turn: &SealedTurn, sealed_at: EpochMillis, is_first: bool) {
+    /// Updates all facts about turns with the next turn, which was sealed at `sealed_at`.
+    pub(crate) fn count(&mut self, turn: &SealedTurn, ordinal: Ordinal, sealed_at: EpochMillis) {
+        let is_first = self.advance(ordinal, sealed_at);
         (self.model, self.project) = (turn.model.clone(), turn.project.clone());
         self.take_figures(&turn.metrics, turn.ended_at.unwrap_or(sealed_at), is_first);
     }
 
     /// Updates all facts about turns with the next turn, as it is stored.
     pub(crate) fn count_stored(&mut self, turn: &StoredTurn) {
-        let is_first = self.sealed_turns == 0;
-        self.sealed_turns = turn.ordinal.get();
-        self.last_sealed_at = self.last_sealed_at.max(turn.sealed_at);
+        let is_first = self.advance(turn.ordinal, turn.sealed_at);
         (self.model, self.project) = (turn.model.clone(), turn.project.clone());
         self.take_figures(&turn.metrics, turn.ended_at.unwrap_or(turn.sealed_at), is_first);
+    }
+
+    /// Takes the ordinal and the moment of the next turn. Returns whether it is the first turn.
+    fn advance(&mut self, ordinal: Ordinal, sealed_at: EpochMillis) -> bool {
+        let is_first = self.sealed_turns == self.begins_after;
+        self.sealed_turns = ordinal.get();
+        self.last_sealed_at = sealed_at;
+        is_first
     }
 
     fn take_figures(&mut self, metrics: &TurnMetrics, at: EpochMillis, is_first: bool) {

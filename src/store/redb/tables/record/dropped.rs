@@ -5,7 +5,8 @@ use super::damaged::DamagedRecord;
 use super::{decode_plain, encode_plain};
 use crate::report::ConversationSums;
 
-/// What is known of the turns of a conversation that were dropped: its first turns, up to an ordinal.
+/// What is known of the turns of a conversation that were dropped: its first turns, up to an ordinal. A conversation that
+/// was imported without its first turns has a note too, as if they had been dropped before they added to any sum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Dropped {
     /// The record that the conversation would have if the dropped turns were all of its turns.
@@ -25,8 +26,10 @@ impl Dropped {
 
     /// Returns the note of a conversation of which no turn was dropped.
     pub(crate) fn none_of(record: &ConversationRecord) -> Self {
+        let ConversationRecord { life, begins_after, .. } = *record;
         let begun = ConversationRecord::begin(record.id.clone());
-        Self { record: ConversationRecord { life: record.life, ..begun }, sums: ConversationSums::default() }
+        let record = ConversationRecord { life, sealed_turns: begins_after, begins_after, ..begun };
+        Self { record, sums: ConversationSums::default() }
     }
 
     /// Returns the ordinal of the last dropped turn.

@@ -251,6 +251,7 @@ mod tests {
             life: crate::store::Life(u64::MAX - 5),
             version: Version(7),
             sealed_turns: 3,
+            begins_after: 1,
             last_sealed_at: EpochMillis::new(8),
             last_at: EpochMillis::new(6),
             first_at: EpochMillis::new(2),

@@ -224,6 +224,9 @@ impl<'txn> WriteTables<'txn> {
 
     /// Writes the record of a conversation, and its row by activity.
     pub(crate) fn put_conversation(&mut self, key: u64, conversation: &ConversationRecord) -> Result<(), Failure> {
+        if conversation.begins_after > 0 {
+            self.note_beginning(key, conversation)?;
+        }
         let mut record = conversation.encode()?;
         let before = self.conversations.insert(key, row::seal(&key, &mut record))?;
         let bytes = before.as_ref().map_or(0, |row| size_of::<u64>() + row.value().unverified().len());

@@ -172,6 +172,16 @@ impl WriteTables<'_> {
         Ok(())
     }
 
+    /// Notes that a conversation never had its first turns here, if it has no note of dropped turns.
+    pub(super) fn note_beginning(&mut self, key: u64, record: &ConversationRecord) -> Result<(), Failure> {
+        if self.dropped.get(key)?.is_none() {
+            self.fill(&Dropped::none_of(record).encode()?);
+            self.dropped.insert(key, row::seal(&key, &mut self.value))?;
+            self.grow(size_of::<u64>() + self.value.len(), 0);
+        }
+        Ok(())
+    }
+
     /// Removes the note of a conversation's dropped turns, if there is one.
     pub(crate) fn forget_dropped(&mut self, key: u64) -> Result<(), Failure> {
         let removed = self.dropped.remove(key)?.map(|row| row.value().unverified().len());
