@@ -12,7 +12,7 @@ use crate::store::redb::tables::row::{self, Stored};
 use crate::store::redb::tables::schema::{DROPPED, INDEX, OPEN_STEPS, OPEN_TURNS, TURNS};
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::{Commit, DropTurns, Report, TurnOutcome};
-use crate::turn::{Done, EpochMillis};
+use crate::turn::{Done, EpochMillis, Ordinal};
 
 /// Damages a store. Asserts that the repair makes it sound, and that it names exactly these losses.
 fn assert_named(directory: &Path, losses: &[&str], damage: impl FnOnce(&Path)) {
@@ -73,6 +73,33 @@ async fn dropped_turns_whose_note_is_damaged_are_named_as_lost_and_still_count_i
     assert!(matches!(outcomes[0].1, TurnOutcome::Sealed(at) if at.get() == 4), "{outcomes:?}");
     store.close().await;
     assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_conversation_that_was_imported_without_its_first_turns_is_sound_and_is_repaired_as_such() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let sealed: Vec<_> =
+        [("x", 9), ("y", 2)].map(|(id, at)| turn(id).seal(&Done::because("stop"), EpochMillis::new(at))).into();
+    let imported_from = Ordinal::new(5);
+    store.commit(Commit { sealed, imported_from, ..sealing("a", 0, "x") }).await.unwrap();
+    store.close().await;
+    assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+    let store = open(directory.path());
+    assert_eq!(store.scrub().unwrap().findings, 0);
+    store.close().await;
+    assert_named(directory.path(), &["turn 6 of conversation a"], |path| {
+        damage(path, TURNS, |turns| drop(turns.insert((1, 6), Stored::as_it_is(b"nonsense")).unwrap()));
+    });
+    let store = open(directory.path());
+    let revision = store.revision(&id("a")).unwrap();
+    assert_eq!((revision.sealed_turns, revision.dropped_turns), (6, 4));
+    let outcomes = store.commit(sealing("a", 1, "new")).await.unwrap().outcomes;
+    assert!(matches!(outcomes[0].1, TurnOutcome::Sealed(at) if at.get() == 7), "{outcomes:?}");
+    store.close().await;
+    assert_named(directory.path(), &["turns 1 to 4 of conversation a"], |path| {
+        damage(path, DROPPED, |notes| drop(notes.insert(1, Stored::as_it_is(b"nonsense")).unwrap()));
+    });
 }
 
 #[tokio::test]

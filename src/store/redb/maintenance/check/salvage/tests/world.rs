@@ -13,7 +13,8 @@ use crate::store::{
     Commit, DropTurns, Health, Location, OpenError, RedbEngine, StagedTurn, StoreFile, TurnOutcome, Version,
 };
 use crate::turn::{
-    ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes, StoredTurn, TurnId, Usage,
+    ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, StepId, StepTimes, StoredTurn, TurnId,
+    Usage,
 };
 
 const CONVERSATIONS: u64 = 30;
@@ -23,6 +24,8 @@ const ERASED: u64 = 30;
 const ERASED_IN_JOURNAL: u64 = 31;
 /// A conversation whose first turns were dropped because of their age. The turns of the others are younger.
 const AGED: u64 = 29;
+/// A conversation that was imported without its first turns.
+const IMPORTED: u64 = 28;
 /// The number of turns that were dropped.
 const DROPPED: u64 = 2 * SEALED_AT_ONCE;
 /// How much younger the turns of other conversations are, in milliseconds.
@@ -76,13 +79,14 @@ fn commit(conversation: u64, version: u64) -> Commit {
         turn.fold(&Progress::StepComplete { step_id, times, model: Some("m".into()), provider: None });
         turn.seal(&Done::because("stop"), EpochMillis::new(1000 * version + nth + young))
     });
+    let imported_from = (conversation == IMPORTED && version == 0).then_some(Ordinal::after(4));
     let open = ["first", "second"].map(|name| staged(&format!("{name}-of-{conversation:03}"), version + 2).into());
     Commit {
         conversation_id: id(conversation),
         expected_version: Version(version),
         staged: open.into(),
         sealed: sealed.collect(),
-        imported_from: None,
+        imported_from,
     }
 }
 
