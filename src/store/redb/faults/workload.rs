@@ -136,10 +136,14 @@ impl Workload {
                     }
                 }
                 // A sealed turn that is sent again, as by a client that had no answer. Its content differs, so that a
-                // test notices if it replaces the first. A turn that was dropped is sealed anew.
+                // test notices if it replaces the first. A turn that was dropped is sealed anew. If it is open again, its
+                // change could be a second one of the same turn.
                 6 if model.all().next().is_some() => {
                     let known: Vec<_> = model.all().map(|turn| &turn.metrics.turn_id).collect();
                     let known = known[self.random.below(known.len())];
+                    if model.open.contains_key(known) {
+                        continue;
+                    }
                     let turn = OpenTurn::new(known.clone());
                     if self.random.once_in(2) {
                         commit.sealed.push(self.seal(&turn));
