@@ -104,10 +104,13 @@ pub use directory::{CountWork, Directory, Drain, WorkCounts};
 pub use facts::{Fact, Facts, Subscription, TurnSealed};
 pub use feed::{Feed, FeedStart};
 pub use load::Load;
-pub use reader::{BuildReport, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListTurns, StoreReader};
+pub use reader::{
+    BeginExport, BuildReport, FindRevision, ListConversations, ListErasedSums, ListOpenTurns, ListSealed, ListTurns,
+    StoreReader,
+};
 pub use retention::{InspectRetention, Retention, RetentionReport};
 pub use store::{
     BackUp, CheckWrite, Close, EraseConversation, InspectStore, ListStaleTurns, OpenConversation, Scrub, Store,
-    StoreReport, Tick,
+    StoreReport, TakeErasedSums, Tick,
 };
 pub use sweeper::{InspectSweeper, Sweeper, SweeperRecipients, SweeperReport};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use actix::{Actor, Context, Handler, Message, Response};
 
 use crate::store::{
-    Answer, ConversationQuestion, Engine, Fault, ListSealedError, ListedConversation, OpenTurns, Position, Report,
-    ReportError, ReportQuestion, Revision, SealedPage, TurnRange,
+    Answer, ConversationQuestion, Engine, ErasedSumsId, ErasedSumsPage, ExportHold, Fault, ListSealedError,
+    ListedConversation, OpenTurns, Position, Report, ReportError, ReportQuestion, Revision, SealedPage, TurnRange,
 };
 use crate::turn::{ConversationId, StoredTurn};
 
@@ -170,6 +170,72 @@ impl Handler<ListSealed> for StoreReader {
 
     fn handle(&mut self, ListSealed { after, limit }: ListSealed, _: &mut Self::Context) -> Self::Result {
         respond(self.engine.sealed_turns(after, limit))
+    }
+}
+
+/// Ask the store to prepare an export. No turn is dropped because of its age before the answer is dropped, or until some
+/// hours have passed. The sums of the conversations that were erased before the question are among those that
+/// [`ListErasedSums`] returns, unless moving them takes longer than some seconds.
+///
+/// An export is the sums of erased turns, and then all sealed turns. Together they add up to the reports of the store, but
+/// for conversations that are erased while it is read.
+///
+/// ```
+/// use turn_metrics::actors::{BeginExport, Erase, ListErasedSums, Observe};
+/// use turn_metrics::runtime::Runtime;
+/// use turn_metrics::turn::{ConversationId, Done, TurnEvent, TurnEventKind, TurnId};
+///
+/// # actix::System::new().block_on(async {
+/// let runtime = Runtime::builder().start().await?;
+/// let (intake, reads) = (&runtime.handles().intake, &runtime.handles().reads);
+/// let conversation_id = ConversationId::new("c")?;
+/// let event = TurnEvent { turn_id: TurnId::new("t")?, kind: TurnEventKind::Done(Done::because("stop")) };
+/// intake.observe.send(Observe { conversation_id: conversation_id.clone(), events: vec![event] }).await??;
+/// intake.erase.send(Erase { conversation_id }).await??;
+///
+/// let hold = reads.begin_export.send(BeginExport).await??;
+/// let page = reads.list_erased_sums.send(ListErasedSums { after: None, limit: 64 }).await??;
+/// assert_eq!(page.sums[0].sums.rollup.turns(), 1);
+/// assert_eq!(page.next, None);
+/// drop(hold);
+/// # runtime.shutdown().await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BeginExport;
+
+impl Message for BeginExport {
+    type Result = Result<ExportHold, Fault>;
+}
+
+impl Handler<BeginExport> for StoreReader {
+    type Result = Response<Result<ExportHold, Fault>>;
+
+    fn handle(&mut self, _: BeginExport, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.begin_export())
+    }
+}
+
+/// Ask the store for the sums of its erased and dropped turns, by quarter of an hour and label. Ask for the next page with
+/// [`ErasedSumsPage::next`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListErasedSums {
+    /// The id after which the page begins; `None` for the first sums.
+    pub after: Option<ErasedSumsId>,
+    /// The maximum number of sums in the answer. An answer may have fewer although more follow.
+    pub limit: usize,
+}
+
+impl Message for ListErasedSums {
+    type Result = Result<ErasedSumsPage, Fault>;
+}
+
+impl Handler<ListErasedSums> for StoreReader {
+    type Result = Response<Result<ErasedSumsPage, Fault>>;
+
+    fn handle(&mut self, ListErasedSums { after, limit }: ListErasedSums, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.erased_sums(after, limit))
     }
 }
 

@@ -61,7 +61,7 @@ impl Retention {
                 None
             }
             Err(DropError::ClockAhead { by }) => Some(by),
-            Err(error @ DropError::Repricing) => {
+            Err(error @ (DropError::Repricing | DropError::Exporting)) => {
                 tracing::debug!(%error, "old turns are dropped later");
                 return;
             }

@@ -8,12 +8,16 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler, Message, MessageResult, Response, ResponseActFuture};
 
 use super::end::{AwaitEnd, never};
-use super::reader::{BuildReport, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListTurns, respond};
+use super::reader::{
+    BeginExport, BuildReport, FindRevision, ListConversations, ListErasedSums, ListOpenTurns, ListSealed, ListTurns,
+    respond,
+};
 use crate::settings::StoreSettings;
 use crate::store::{
     Answer, Backup, BackupError, Commit, CommitError, Committed, ConversationState, DamageReport, DropError, DropTurns,
-    DroppedTurns, Engine, Fault, ListSealedError, ListedConversation, Location, OpenError, OpenTurns, RedbEngine,
-    Report, ReportError, RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes,
+    DroppedTurns, Engine, ErasedSums, ErasedSumsPage, ExportHold, Fault, ListSealedError, ListedConversation, Location,
+    OpenError, OpenTurns, RedbEngine, Report, ReportError, RepricingProgress, Revision, SealedPage, StaleBefore,
+    StaleTurn, StoreSizes,
 };
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
@@ -178,6 +182,46 @@ impl Handler<DropTurns> for Store {
 
     fn handle(&mut self, question: DropTurns, _: &mut Self::Context) -> Self::Result {
         respond(self.engine.drop_turns(question))
+    }
+}
+
+impl Handler<BeginExport> for Store {
+    type Result = Response<Result<ExportHold, Fault>>;
+
+    fn handle(&mut self, _: BeginExport, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.begin_export())
+    }
+}
+
+impl Handler<ListErasedSums> for Store {
+    type Result = Response<Result<ErasedSumsPage, Fault>>;
+
+    fn handle(&mut self, ListErasedSums { after, limit }: ListErasedSums, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.erased_sums(after, limit))
+    }
+}
+
+/// Tell the store to take in sums of erased turns that another store has listed or exported. It answers when they are
+/// durable, with the number of those that changed something.
+///
+/// The store remembers which sums it has taken in under each id, and adds only what is new. So the same sums may be sent any
+/// number of times. Sums of the store's own lineage are passed over. After a [`CommitError::Unavailable`] it is unknown
+/// whether all of them are durable or none: send them again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakeErasedSums {
+    /// The sums; [`ErasedSums::AT_ONCE`] of them, or fewer.
+    pub sums: Vec<ErasedSums>,
+}
+
+impl Message for TakeErasedSums {
+    type Result = Result<u64, CommitError>;
+}
+
+impl Handler<TakeErasedSums> for Store {
+    type Result = Response<Result<u64, CommitError>>;
+
+    fn handle(&mut self, TakeErasedSums { sums }: TakeErasedSums, _: &mut Self::Context) -> Self::Result {
+        respond(self.engine.take_erased_sums(sums))
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::args::ServerArgs;
 use super::client::{Client, ClientError};
@@ -14,7 +15,8 @@ use crate::store::Position;
 
 /// Writes all sealed turns of a running server, in the order in which they became durable.
 ///
-/// Each line is a turn as JSON: its position, its conversation and its envelope with the metrics. The last line is
+/// Each line is a turn as JSON: its position, its conversation and its envelope with the metrics. If turns were erased or
+/// dropped, their sums come first, in lines `{"erased": ...}` without any id of a conversation. The last line is
 /// `{"end": POSITION}`; an export without it is incomplete. To get later turns, give that position to --after. The
 /// export ends with the turn that is the latest when it begins. FILE gets its name only when the export is complete and
 /// on the disk. A database that was restored from a backup or repaired knows no position from before.
@@ -74,8 +76,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let progress = Progress::begin(args.file.is_some() || !io::stdout().is_terminal());
     let exported = export(args, &progress);
     progress.bar.finish_and_clear();
-    if let Some(Exported { turns, end }) = exported? {
-        output::note(&format!("{turns} turns, up to the position {end}"));
+    if let Some(Exported { turns, sums, end }) = exported? {
+        let of_erased = if sums == 0 { String::new() } else { format!(" and {sums} sums of erased turns") };
+        output::note(&format!("{turns} turns{of_erased}, up to the position {end}"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -83,6 +86,8 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
 /// A complete export.
 struct Exported {
     turns: u64,
+    /// The number of lines with sums of erased turns.
+    sums: u64,
     /// The position of the last turn.
     end: Position,
 }
@@ -120,6 +125,8 @@ enum CopyError {
 
 /// A line of an export, by its position.
 enum Line {
+    /// Sums of erased turns.
+    Sums,
     Turn(Position),
     End(Position),
 }
@@ -127,7 +134,7 @@ enum Line {
 /// Copies the lines of an export, and makes sure that the last line is there.
 fn copy(mut lines: impl BufRead, to: impl Write, progress: &Progress) -> Result<Exported, CopyError> {
     let mut to = BufWriter::with_capacity(BUFFER_BYTES, to);
-    let (mut line, mut turns, mut reached) = (Vec::new(), 0, None);
+    let (mut line, mut turns, mut sums, mut reached) = (Vec::new(), 0, 0, None);
     loop {
         line.clear();
         let read = lines.read_until(b'\n', &mut line).and_then(|_| parsed(&line));
@@ -142,10 +149,11 @@ fn copy(mut lines: impl BufRead, to: impl Write, progress: &Progress) -> Result<
         to.write_all(&line).map_err(CopyError::Write)?;
         progress.advance(line.len(), turns);
         match told {
+            Line::Sums => sums += 1,
             Line::Turn(position) => (turns, reached) = (turns + 1, Some(position)),
             Line::End(end) => {
                 to.flush().map_err(CopyError::Write)?;
-                return Ok(Exported { turns, end });
+                return Ok(Exported { turns, sums, end });
             }
         }
     }
@@ -153,6 +161,7 @@ fn copy(mut lines: impl BufRead, to: impl Write, progress: &Progress) -> Result<
 
 #[derive(Deserialize)]
 struct Fields<'a> {
+    erased: Option<IgnoredAny>,
     position: Option<&'a str>,
     end: Option<&'a str>,
 }
@@ -163,6 +172,9 @@ fn parsed(line: &[u8]) -> io::Result<Line> {
         return Err(ErrorKind::UnexpectedEof.into());
     }
     let fields: Fields<'_> = serde_json::from_slice(line)?;
+    if fields.erased.is_some() {
+        return Ok(Line::Sums);
+    }
     let position = |text: Option<&str>| text.and_then(|text| text.parse().ok());
     let read = position(fields.end).map(Line::End).or_else(|| position(fields.position).map(Line::Turn));
     read.ok_or_else(|| io::Error::other("a line has no position, so it is not from turn-metrics"))
@@ -227,6 +239,19 @@ mod tests {
             assert_eq!((exported.turns, exported.end.to_string()), (turns, position(turns)));
             assert!(to == text);
         }
+    }
+
+    #[test]
+    fn sums_of_erased_turns_are_copied_and_counted_apart() {
+        let sums = "{\"erased\":{\"id\":\"x\"}}\n".repeat(3);
+        let text = sums.clone() + &lines(1..=2) + &end(2);
+        let (exported, to) = copied(&text);
+        let exported = exported.unwrap();
+        assert_eq!((exported.turns, exported.sums), (2, 3));
+        assert!(to == text);
+        let (exported, to) = copied(&sums);
+        assert!(matches!(exported, Err(CopyError::Read { turns: 0, reached: None, .. })), "it has no end");
+        assert_eq!(to, sums);
     }
 
     #[test]

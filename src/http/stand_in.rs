@@ -26,16 +26,17 @@ use super::access::{PAGES, ROUTES, Route};
 use super::middleware::host::Hosts;
 use super::transport::server::app;
 use crate::actors::{
-    BackUp, BuildReport, CheckWrite, Erase, EraseError, Facts, FindRevision, ListConversations, ListOpenTurns,
-    ListSealed, ListTurns, Load, Observe, ObserveError, Receipt, RetentionReport, StoreReport, SweeperReport,
-    TurnReceipt, WorkCounts,
+    BackUp, BeginExport, BuildReport, CheckWrite, Erase, EraseError, Facts, FindRevision, ListConversations,
+    ListErasedSums, ListOpenTurns, ListSealed, ListTurns, Load, Observe, ObserveError, Receipt, RetentionReport,
+    StoreReport, SweeperReport, TurnReceipt, WorkCounts,
 };
 use crate::report::{Breakdown, Grouping, Period, Rollup, Selection};
 use crate::runtime::{Handles, Intake, Operations, Reads};
 use crate::settings::HttpSettings;
 use crate::store::{
-    Backup, BackupError, CommitError, DamageReport, Fault, FaultKind, Life, Lineage, ListSealedError, OpenTurns,
-    Position, PositionedTurn, RangeEnd, Report, ReportError, Revision, SealedPage, StagedTurn, TurnRange,
+    Backup, BackupError, CommitError, DamageReport, ErasedSums, ErasedSumsPage, ExportHold, Fault, FaultKind, Life,
+    Lineage, ListSealedError, OpenTurns, Position, PositionedTurn, RangeEnd, Report, ReportError, Revision, SealedPage,
+    StagedTurn, TurnRange,
 };
 use crate::testing::{Probe, Written};
 use crate::turn::{
@@ -53,6 +54,10 @@ pub(super) struct StandIn {
     pub(super) waits_for: Option<(&'static str, &'static str)>,
     /// The sealed turns of every conversation.
     pub(super) turns: Vec<StoredTurn>,
+    /// The sums of erased turns.
+    pub(super) erased_sums: Vec<ErasedSums>,
+    /// Shared with each export that is being sent.
+    pub(super) exports: Arc<()>,
     /// The open turns of every conversation.
     pub(super) open: Vec<StagedTurn>,
     /// The number of turns that its revision has, if it differs from the actual number.
@@ -114,6 +119,7 @@ impl StandIn {
             intake: Intake {
                 observe: system.clone().recipient(),
                 erase: system.clone().recipient(),
+                take_erased_sums: Probe::start(|_| pending()).recipient(),
                 load: Load::new(usize::from(!full)),
             },
             reads: Reads {
@@ -121,6 +127,8 @@ impl StandIn {
                 list_open_turns: system.clone().recipient(),
                 find_revision: system.clone().recipient(),
                 list_sealed: system.clone().recipient(),
+                begin_export: system.clone().recipient(),
+                list_erased_sums: system.clone().recipient(),
                 list_conversations: system.clone().recipient(),
                 build_report: system.clone().recipient(),
                 reader: None,
@@ -305,6 +313,27 @@ impl Handler<BuildReport> for StandIn {
 }
 
 /// Answers with all turns, as turns of one conversation.
+impl Handler<BeginExport> for StandIn {
+    type Result = MessageResult<BeginExport>;
+
+    fn handle(&mut self, _: BeginExport, _: &mut Self::Context) -> Self::Result {
+        MessageResult(Ok(ExportHold::new(Arc::clone(&self.exports))))
+    }
+}
+
+impl Handler<ListErasedSums> for StandIn {
+    type Result = MessageResult<ListErasedSums>;
+
+    fn handle(&mut self, ListErasedSums { after, limit }: ListErasedSums, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.may_read().map(|()| {
+            let begin = self.erased_sums.iter().position(|sums| Some(sums.id) == after).map_or(0, |last| last + 1);
+            let sums: Vec<_> = self.erased_sums[begin..].iter().take(limit).cloned().collect();
+            let next = sums.last().map(|sums| sums.id).filter(|_| begin + sums.len() < self.erased_sums.len());
+            ErasedSumsPage { sums, next }
+        }))
+    }
+}
+
 impl Handler<ListSealed> for StandIn {
     type Result = MessageResult<ListSealed>;
 

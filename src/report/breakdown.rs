@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::cost::Cost;
 use super::label::{Grouping, RollupLabel, Selection};
 use super::quarter::Period;
@@ -16,7 +18,7 @@ pub struct Breakdown {
 }
 
 /// One row of a report.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct BreakdownRow {
     /// The sums from which its figures are computed.
     pub rollup: Rollup,
@@ -29,6 +31,20 @@ impl BreakdownRow {
     pub fn add(&mut self, other: &Self) {
         self.rollup.add(&other.rollup);
         self.cost.add(&other.cost);
+    }
+
+    /// Returns what has to be added to `before` to make it this row. The smallest and the largest values are those of both,
+    /// and no model without a price is taken away.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        let mut rollup = self.rollup.clone();
+        rollup.subtract(&before.rollup);
+        Self { rollup, cost: self.cost.since(&before.cost) }
+    }
+
+    /// Returns whether a row from outside can be added to others: each number is so small that the sum over very many such
+    /// rows does not overflow, and its distributions are in order.
+    pub(crate) fn is_plausible(&self) -> bool {
+        self.rollup.is_plausible() && self.cost.is_plausible()
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::label::RollupLabel;
 use super::part::{ByLabel, Parts, TokenPart, report_time};
+use super::plausible::is_plausible_sum;
 use crate::turn::{EpochMillis, Label, StoredTurn};
 
 /// An amount of money in whole units of 10^-12 US dollars, so that sums are exact.
@@ -212,6 +213,26 @@ impl Cost {
         for (model, parts) in unpriced_models {
             self.add_unpriced(model, sign * parts);
         }
+    }
+
+    /// Returns what has to be added to `before` to make it this cost. No model without a price is taken away: if there are
+    /// too many of them, a model may be missing here only because others have taken its place.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        let mut since = Self { unpriced_models: BTreeMap::new(), ..self.clone() };
+        since.combine(&Self { unpriced_models: BTreeMap::new(), ..before.clone() }, -1);
+        for (model, parts) in &self.unpriced_models {
+            let parts = parts - before.unpriced_models.get(model).copied().unwrap_or_default();
+            since.add_unpriced(model, parts.max(0));
+        }
+        since
+    }
+
+    /// Returns whether a cost from outside can be added to others.
+    pub(super) fn is_plausible(&self) -> bool {
+        let Self { priced, priced_parts, unpriced_tokens, unpriced_models } = self;
+        [priced.0, *priced_parts, *unpriced_tokens].into_iter().all(is_plausible_sum)
+            && unpriced_models.len() <= Self::MAX_UNPRICED_MODELS
+            && unpriced_models.iter().all(|(model, parts)| !model.is_cut() && *parts > 0 && is_plausible_sum(*parts))
     }
 
     /// Adds parts of a model that has no price.

@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use super::plausible::is_plausible_count;
+
 /// The bounds of the buckets within one power of two. Entry j is 2^(127 + j/32), rounded down to a whole number.
 ///
 /// For j > 0 the exact bound is irrational. So a whole number is at most the bound exactly if it is at most the entry.
@@ -146,6 +148,15 @@ impl Histogram {
         self.counts.iter().map(|(place, count)| (place.0, *count))
     }
 
+    /// Returns whether a histogram from outside can be added to others: its buckets are in order, and it has few
+    /// enough values.
+    fn is_plausible(&self) -> bool {
+        let total = self.counts.iter().try_fold(0i64, |sum, (_, count)| sum.checked_add(*count));
+        self.counts.iter().all(|(place, count)| *place <= Place::of(u128::MAX) && *count > 0)
+            && self.counts.is_sorted_by(|(one, _), (other, _)| one < other)
+            && total.is_some_and(is_plausible_count)
+    }
+
     /// Returns how many values are counted.
     pub(super) fn count(&self) -> i64 {
         self.counts.iter().map(|(_, count)| count).sum()
@@ -200,6 +211,15 @@ impl Distribution {
     pub(super) fn subtract(&mut self, other: &Self) {
         self.histogram.subtract(&other.histogram);
         self.widen(other.extremes);
+    }
+
+    /// Returns whether a distribution from outside can be added to others.
+    pub(super) fn is_plausible(&self) -> bool {
+        let has_extremes = match self.extremes {
+            Some((min, max)) => min <= max,
+            None => self.histogram.counts.is_empty(),
+        };
+        has_extremes && self.histogram.is_plausible()
     }
 
     fn widen(&mut self, other: Option<(u128, u128)>) {

@@ -42,6 +42,7 @@
 //! - `contribution`: everything that a turn adds, both to reports and to the sums of its conversation.
 //! - `breakdown`: the rows of a report.
 //! - `figures`: the numbers that a report computes from sums.
+//! - `plausible`: the limits of sums that come from outside.
 //!
 //! Beside that:
 //!
@@ -57,6 +58,7 @@ mod histogram;
 mod label;
 mod level;
 mod part;
+mod plausible;
 #[cfg(feature = "prices")]
 pub mod price;
 #[cfg(test)]

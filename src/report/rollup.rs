@@ -3,6 +3,7 @@ use serde::{Deserialize, Serialize};
 use super::histogram::Distribution;
 use super::label::RollupLabel;
 use super::part::{ByLabel, Parts, StepPart, TokenPart, UsageSums};
+use super::plausible::is_plausible_sum;
 use crate::turn::{Millis, StoredTurn};
 
 /// The sums and distributions from which a row of a report is computed. They add and subtract exactly, in any order.
@@ -165,6 +166,15 @@ impl Rollup {
         self.ttft.subtract(&other.ttft);
         self.output_speed.subtract(&other.output_speed);
         self.duration.subtract(&other.duration);
+    }
+
+    /// Returns whether a rollup from outside can be added to others.
+    pub(super) fn is_plausible(&self) -> bool {
+        let mut sums = self.sums;
+        sums.turns >= 0
+            && sums.steps >= 0
+            && sums.numbers().into_iter().all(|sum| is_plausible_sum(*sum))
+            && [&self.ttft, &self.output_speed, &self.duration].into_iter().all(Distribution::is_plausible)
     }
 
     /// Calls `each` with each number that can be added, and with a number for its place. Numbers that are 0 are left

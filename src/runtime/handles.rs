@@ -1,9 +1,10 @@
 use actix::{Actor, MailboxError, Recipient};
 
 use crate::actors::{
-    BackUp, BuildReport, CheckWrite, CountWork, Erase, Facts, Feed, FeedStart, FindRevision, InspectConversation,
-    InspectRetention, InspectStore, InspectSweeper, ListConversations, ListOpenTurns, ListSealed, ListTurns, Load,
-    Observe, RetentionReport, Scrub, StoreReader, StoreReport, SweeperReport, WorkCounts,
+    BackUp, BeginExport, BuildReport, CheckWrite, CountWork, Erase, Facts, Feed, FeedStart, FindRevision,
+    InspectConversation, InspectRetention, InspectStore, InspectSweeper, ListConversations, ListErasedSums,
+    ListOpenTurns, ListSealed, ListTurns, Load, Observe, RetentionReport, Scrub, StoreReader, StoreReport,
+    SweeperReport, TakeErasedSums, WorkCounts,
 };
 use crate::store::ListSealedError;
 
@@ -18,13 +19,15 @@ pub struct Handles {
     pub operations: Operations,
 }
 
-/// Takes events in, and erases conversations.
+/// Takes events and imported sums in, and erases conversations.
 #[derive(Clone)]
 pub struct Intake {
     /// Takes the events of one conversation.
     pub observe: Recipient<Observe>,
     /// Erases a conversation.
     pub erase: Recipient<Erase>,
+    /// Takes in sums of erased turns that another store has exported.
+    pub take_erased_sums: Recipient<TakeErasedSums>,
     /// The amount of work in progress, so that a caller can refuse more before it reads it.
     pub load: Load,
 }
@@ -40,6 +43,10 @@ pub struct Reads {
     pub find_revision: Recipient<FindRevision>,
     /// Returns sealed turns of all conversations, in the order in which they became durable.
     pub list_sealed: Recipient<ListSealed>,
+    /// Prepares an export, and keeps turns from being dropped meanwhile.
+    pub begin_export: Recipient<BeginExport>,
+    /// Returns the sums of erased turns.
+    pub list_erased_sums: Recipient<ListErasedSums>,
     /// Returns lists of conversations.
     pub list_conversations: Recipient<ListConversations>,
     /// Returns sums over the turns of some periods.
@@ -63,6 +70,8 @@ impl Reads {
             list_open_turns: reader.clone().recipient(),
             find_revision: reader.clone().recipient(),
             list_sealed: reader.clone().recipient(),
+            begin_export: reader.clone().recipient(),
+            list_erased_sums: reader.clone().recipient(),
             list_conversations: reader.clone().recipient(),
             build_report: reader.recipient(),
             reader: self.reader.clone(),
@@ -226,6 +235,8 @@ mod tests {
             list_open_turns: Probe::start(|_| ready(Err(Fault::closed()))).recipient(),
             find_revision: Probe::start(|_| ready(Err(Fault::closed()))).recipient(),
             list_sealed: Probe::start(|_| ready(Err(Fault::closed().into()))).recipient(),
+            begin_export: Probe::start(|_| ready(Err(Fault::closed()))).recipient(),
+            list_erased_sums: Probe::start(|_| ready(Err(Fault::closed()))).recipient(),
             list_conversations: Probe::start(|_| ready(Err(Fault::closed()))).recipient(),
             build_report: Probe::start(|_| ready(Err(Fault::closed().into()))).recipient(),
             reader,

@@ -329,12 +329,19 @@ impl Runtime {
             Sweeper::new(recipients, running, Arc::new(SystemStopwatch::default()), turns)
         });
         let handles = Handles {
-            intake: Intake { observe: directory.clone().recipient(), erase: directory.clone().recipient(), load },
+            intake: Intake {
+                observe: directory.clone().recipient(),
+                erase: directory.clone().recipient(),
+                take_erased_sums: store.clone().recipient(),
+                load,
+            },
             reads: Reads {
                 list_turns: store.clone().recipient(),
                 list_open_turns: store.clone().recipient(),
                 find_revision: store.clone().recipient(),
                 list_sealed: store.clone().recipient(),
+                begin_export: store.clone().recipient(),
+                list_erased_sums: store.clone().recipient(),
                 list_conversations: store.clone().recipient(),
                 build_report: store.clone().recipient(),
                 reader: Some(reader),

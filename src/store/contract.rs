@@ -642,9 +642,30 @@ pub enum DropError {
     /// to end first.
     #[error("all costs are being computed anew")]
     Repricing,
+    /// An export is being sent, which would lack the turns that are dropped meanwhile. See [`ExportHold`].
+    #[error("an export is being sent")]
+    Exporting,
     /// The store cannot be read or written.
     #[error("the store is unavailable: {0}")]
     Unavailable(#[from] Fault),
+}
+
+/// Keeps a store from dropping old turns while an export is being sent: the sums of dropped turns are at the beginning of
+/// an export, so a turn that is dropped before it was sent would be missing. Dropping this ends the hold. An engine may end
+/// it earlier, after some hours.
+pub struct ExportHold(#[expect(dead_code, reason = "it ends the hold when it is dropped")] Box<dyn Send + Sync>);
+
+impl ExportHold {
+    /// Returns a hold that ends when `hold` is dropped.
+    pub(crate) fn new(hold: impl Send + Sync + 'static) -> Self {
+        Self(Box::new(hold))
+    }
+}
+
+impl fmt::Debug for ExportHold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExportHold").finish_non_exhaustive()
+    }
 }
 
 /// Displays a time in days, with one decimal.

@@ -12,9 +12,11 @@ use tokio::sync::watch;
 
 use super::contract::{
     Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport,
-    DropError, DropTurns, DroppedTurns, Health, ListSealedError, ListedConversation, OpenTurns, Report, ReportError,
-    ReportQuestion, RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
+    DropError, DropTurns, DroppedTurns, ExportHold, Health, ListSealedError, ListedConversation, OpenTurns, Report,
+    ReportError, ReportQuestion, RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes,
+    TurnRange,
 };
+use super::erased_sums::{ErasedSums, ErasedSumsId, ErasedSumsPage};
 use super::fault::Fault;
 use super::position::Position;
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
@@ -75,6 +77,21 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Returns a page of the sealed turns of all conversations, in the order in which they became durable. The page
     /// begins after this position, or at the first turn.
     fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Answer<Result<SealedPage, ListSealedError>>;
+
+    /// Prepares an export: no turn is dropped as long as the hold lives, and the sums of the conversations that were erased
+    /// before the call are among the sums of erased turns when the answer comes. If moving them takes longer than some
+    /// seconds, the answer comes before.
+    fn begin_export(&self) -> Answer<Result<ExportHold, Fault>>;
+
+    /// Returns a page of the sums of erased and dropped turns, by quarter of an hour and label. The page begins after this
+    /// id, whatever lineage it has, or with the first sums. A page may have fewer sums than the limit although more follow.
+    fn erased_sums(&self, after: Option<ErasedSumsId>, limit: usize) -> Answer<Result<ErasedSumsPage, Fault>>;
+
+    /// Takes in sums of erased turns that another store has listed. Together with the sums that were taken in under the
+    /// same ids before, the store has these sums then, so it changes nothing to take in the same sums again. Sums of the
+    /// store's own lineage are passed over. All of them become durable, or none. Returns how many of them changed
+    /// something.
+    fn take_erased_sums(&self, sums: Vec<ErasedSums>) -> Answer<Result<u64, CommitError>>;
 
     /// Returns conversations that have a sealed turn. If the answer has fewer than the limit, no more follow.
     fn conversations(&self, question: ConversationQuestion) -> Answer<Result<Vec<ListedConversation>, Fault>>;

@@ -55,6 +55,8 @@
 //!   added.
 //! - **drop**: to remove the first turns of a conversation because of their age. The sums of reports and of the
 //!   conversation keep what they have added.
+//! - **erased sums**: what the erased and dropped turns of one label have added to reports in one quarter of an hour. Each has
+//!   an id in the history of its store, so that another store can take it in any number of times.
 //! - **head of a turn**: an open turn without its steps. Each event writes the head, and writes a step only if the
 //!   event changes that step.
 //! - **record**: a conversation, a sealed turn, the head or a step of an open turn, as bytes.
@@ -95,6 +97,8 @@
 //!                                                        dropped because of their age; checksum
 //!   erased_rollups            (level, quarter, label) -> like rollups, for turns that were erased or dropped; checksum
 //!   erased_costs              (level, quarter, label) -> like costs, for turns that were erased or dropped; checksum
+//!   imported_sums             id of erased sums       -> the sums of erased turns of another store that were taken in under
+//!                                                        this id; checksum
 //!
 //!   only after a repair:
 //!   lost_turns                (key, ordinal)          -> a turn that was moved aside; its ordinal is not given again
@@ -193,6 +197,19 @@
 //!    `redb/checkpoint/erasing`.
 //! 4. Positions keep leading to the key, of which `erased` says that it leads nowhere. So no position is written again.
 //!
+//! # An export and its import
+//!
+//! Reports are sums over the stored turns and over those that were erased or dropped, so an export has both: first the
+//! erased sums, by quarter of an hour and label, and then the stored turns by position.
+//!
+//! 1. Before an export begins, the sums of conversations that were erased before are moved to their place. As long as the
+//!    export is being sent, no turn is dropped, or it would be in neither part. A conversation that is erased meanwhile
+//!    lacks the turns that were not sent yet; their sums are in the next export.
+//! 2. Another store adds the difference between the sums that come and those that it has taken in under the same id, and
+//!    notes the sums under the id in `imported_sums`. Both are one transaction, between two flushes. So a crash leaves all
+//!    of it or nothing, and the same sums may be sent again.
+//! 3. Sums that were taken in are among the erased sums of the store, which it exports with ids of its own.
+//!
 //! # Opening after a crash
 //!
 //! 1. Both files are inspected without changing them. A file of another program or format, a lost main file, a missing
@@ -218,6 +235,7 @@
 //! - `fault`: why a store could not do what it was asked. The displayed text is made of fixed words, codes and numbers,
 //!   so it has no path.
 //! - `position`: the place of a turn in the order of all turns, as a text.
+//! - `erased_sums`: the sums of erased turns, and their text in a line of an export.
 //! - `contract`: the questions to a store and its answers. It mentions no engine: no file, no key, no redb.
 //! - `rule`: what a commit does. Pure.
 //! - `retention`: keeps a wrong clock from dropping turns. Pure.
@@ -230,6 +248,7 @@
 pub(crate) mod conformance;
 mod contract;
 mod engine;
+mod erased_sums;
 mod fault;
 #[cfg(test)]
 mod oracle;
@@ -240,10 +259,12 @@ pub(crate) mod rule;
 
 pub use self::contract::{
     Backup, BackupError, Commit, CommitError, Committed, ConversationOrder, ConversationPlace, ConversationQuestion,
-    ConversationState, DamageReport, DropError, DropTurns, DroppedTurns, Life, ListSealedError, ListedConversation,
-    OpenTurns, PositionedTurn, RangeEnd, Report, ReportError, ReportQuestion, RepricingProgress, Revision, SealedPage,
-    StagedChange, StagedTurn, StaleBefore, StaleTurn, StoreSizes, TurnOutcome, TurnRange, Version,
+    ConversationState, DamageReport, DropError, DropTurns, DroppedTurns, ExportHold, Life, ListSealedError,
+    ListedConversation, OpenTurns, PositionedTurn, RangeEnd, Report, ReportError, ReportQuestion, RepricingProgress,
+    Revision, SealedPage, StagedChange, StagedTurn, StaleBefore, StaleTurn, StoreSizes, TurnOutcome, TurnRange,
+    Version,
 };
+pub use self::erased_sums::{ErasedSums, ErasedSumsId, ErasedSumsPage, InvalidErasedSums};
 pub use self::fault::{Fault, FaultKind};
 pub use self::position::{InvalidPosition, Lineage, Position};
 pub use self::redb::files::location::Location;

@@ -9,12 +9,15 @@ use crate::actors::{
     BuildReport, EraseConversation, FindRevision, ListConversations, ListOpenTurns, ListSealed, ListStaleTurns,
     ListTurns, OpenConversation, StoreRecipients,
 };
-use crate::report::{Breakdown, ConversationSums, Cost, NoPrices, Quarter, Rollup, SharedPriceBook, report_time};
+use crate::report::{
+    Breakdown, BreakdownRow, ConversationSums, Cost, NoPrices, Quarter, Rollup, RollupLabel, SharedPriceBook,
+    report_time,
+};
 use crate::store::rule::{Conflict, ConversationHead, decide};
 use crate::store::{
-    Commit, CommitError, Committed, ConversationQuestion, ConversationState, Life, Lineage, ListSealedError,
-    ListedConversation, OpenTurns, Position, PositionedTurn, RangeEnd, Report, ReportError, ReportQuestion, Revision,
-    SealedPage, StagedTurn, StaleTurn, TurnRange,
+    Commit, CommitError, Committed, ConversationQuestion, ConversationState, ErasedSums, ErasedSumsId, ErasedSumsPage,
+    ExportHold, Life, Lineage, ListSealedError, ListedConversation, OpenTurns, Position, PositionedTurn, RangeEnd,
+    Report, ReportError, ReportQuestion, Revision, SealedPage, StagedTurn, StaleTurn, TurnRange,
 };
 use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, StoredTurn, TurnId, Usage};
 
@@ -62,6 +65,29 @@ struct State {
     order: Vec<Option<(ConversationId, Ordinal)>>,
     /// The erased turns, which still count in reports.
     erased: Vec<StoredTurn>,
+    /// The labels of erased sums that were listed. The number of a label is its place.
+    labels: Vec<RollupLabel>,
+    /// The sums of erased turns that were taken in from other stores.
+    taken: HashMap<ErasedSumsId, ErasedSums>,
+    /// Shared with each export that is being sent.
+    exports: Arc<()>,
+}
+
+impl State {
+    /// Returns the turns that count in reports and are not stored any more.
+    fn gone(&self) -> impl Iterator<Item = &StoredTurn> {
+        self.conversations.values().flat_map(|kept| &kept.dropped).chain(&self.erased)
+    }
+
+    /// Returns the number of a label.
+    fn number_of(&mut self, label: &RollupLabel) -> u64 {
+        let known = self.labels.iter().position(|known| known == label);
+        let place = known.unwrap_or_else(|| {
+            self.labels.push(label.clone());
+            self.labels.len() - 1
+        });
+        place as u64
+    }
 }
 
 /// The stored state of one conversation.
@@ -130,7 +156,7 @@ impl MemoryStore {
     /// Erases a conversation. Returns whether there was anything to erase.
     pub fn erase(&self, id: &ConversationId) -> bool {
         let mut all = self.lock();
-        let State { conversations, order, erased } = &mut *all;
+        let State { conversations, order, erased, .. } = &mut *all;
         let Some(kept) = conversations.remove(id).filter(|kept| kept.head.version.0 > 0) else { return false };
         erased.extend(kept.dropped.into_iter().chain(kept.sealed));
         for place in order {
@@ -149,6 +175,53 @@ impl MemoryStore {
             dropped += stays as u64;
         }
         dropped
+    }
+
+    /// Begins an export. [`is_exporting`](Self::is_exporting) says whether one is being sent.
+    pub fn begin_export(&self) -> ExportHold {
+        ExportHold::new(Arc::clone(&self.lock().exports))
+    }
+
+    /// Returns whether an export is being sent. No turns must be dropped meanwhile.
+    pub fn is_exporting(&self) -> bool {
+        Arc::strong_count(&self.lock().exports) > 1
+    }
+
+    /// Returns a page of the sums of erased and dropped turns.
+    pub fn erased_sums(&self, after: Option<ErasedSumsId>, limit: usize) -> ErasedSumsPage {
+        let mut all = self.lock();
+        let mut rows: BTreeMap<(Quarter, RollupLabel), BreakdownRow> = BTreeMap::new();
+        for turn in all.gone() {
+            let quarter = Quarter::of(report_time(turn));
+            for (label, rollup) in Rollup::of_turn(turn) {
+                rows.entry((quarter, label)).or_default().rollup.add(&rollup);
+            }
+            for (label, cost) in Cost::of_turn(turn, &*self.book) {
+                rows.entry((quarter, label)).or_default().cost.add(&cost);
+            }
+        }
+        for taken in all.taken.values() {
+            rows.entry((taken.id.quarter, taken.label.clone())).or_default().add(&taken.sums);
+        }
+        let sums = rows.into_iter().map(|((quarter, label), sums)| {
+            let id = ErasedSumsId { lineage: self.lineage, quarter, label: all.number_of(&label) };
+            ErasedSums { id, label, sums }
+        });
+        let mut sums: Vec<_> = sums.collect();
+        let place = |id: &ErasedSumsId| (id.quarter, id.label);
+        sums.sort_by_key(|sums| place(&sums.id));
+        sums.retain(|sums| after.is_none_or(|after| place(&sums.id) > place(&after)));
+        let is_all = sums.len() <= limit;
+        sums.truncate(limit);
+        let next = sums.last().map(|sums| sums.id).or(after).filter(|_| !is_all);
+        ErasedSumsPage { sums, next }
+    }
+
+    /// Takes in sums of erased turns that another store has listed. Returns how many of them changed something.
+    pub fn take_erased_sums(&self, sums: &[ErasedSums]) -> u64 {
+        let mut all = self.lock();
+        let others = sums.iter().filter(|sums| sums.id.lineage != self.lineage);
+        others.map(|sums| u64::from(all.taken.insert(sums.id, sums.clone()).as_ref() != Some(sums))).sum()
     }
 
     /// Returns the open turns of a conversation.
@@ -239,6 +312,12 @@ impl MemoryStore {
                 for (label, cost) in Cost::of_turn(turn, &*self.book) {
                     breakdown.add_cost(*period, &label, &cost);
                 }
+            }
+        }
+        for taken in all.taken.values() {
+            for period in question.periods.iter().filter(|period| period.contains(taken.id.quarter)) {
+                breakdown.add(*period, &taken.label, &taken.sums.rollup);
+                breakdown.add_cost(*period, &taken.label, &taken.sums.cost);
             }
         }
         if Report::is_too_large(&breakdown) {
@@ -390,7 +469,24 @@ mod tests {
 
         fn drop_turns(&self, question: DropTurns) -> Answer<Result<DroppedTurns, DropError>> {
             let dropped = |turns| DroppedTurns { turns, is_done: true };
-            self.answer(DropError::Unavailable, || Ok(dropped(self.store.drop_turns(question.before()))))
+            self.answer(DropError::Unavailable, || {
+                if self.store.is_exporting() {
+                    return Err(DropError::Exporting);
+                }
+                Ok(dropped(self.store.drop_turns(question.before())))
+            })
+        }
+
+        fn begin_export(&self) -> Answer<Result<ExportHold, Fault>> {
+            self.read(MemoryStore::begin_export)
+        }
+
+        fn erased_sums(&self, after: Option<ErasedSumsId>, limit: usize) -> Answer<Result<ErasedSumsPage, Fault>> {
+            self.read(|store| store.erased_sums(after, limit))
+        }
+
+        fn take_erased_sums(&self, sums: Vec<ErasedSums>) -> Answer<Result<u64, CommitError>> {
+            self.answer(CommitError::Unavailable, || Ok(self.store.take_erased_sums(&sums)))
         }
 
         fn open(&self, id: ConversationId, turn_ids: Vec<TurnId>) -> Answer<Result<ConversationState, Fault>> {

@@ -188,3 +188,33 @@ fn an_export_has_every_turn_and_a_later_one_goes_on_from_it() {
     let wrong = export(&server, &["--after", "7"]);
     assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
 }
+
+#[test]
+fn an_export_begins_with_the_sums_of_erased_turns_and_one_that_goes_on_has_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(directory.path());
+    let mut client = server.client();
+    try_post(&mut client, 0..500).unwrap();
+    for conversation in ["c1", "c2"] {
+        let path = format!("/conversations/{conversation}");
+        assert_eq!(client.send("DELETE", &path, &[], b"").unwrap().status, 204);
+    }
+    let all = client.get("/export").body;
+    assert!(!all.contains("\"c1\""), "an export names an erased conversation");
+    let lines: Vec<Value> = all.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (sums, turns): (Vec<&Value>, Vec<&Value>) =
+        lines[..lines.len() - 1].iter().partition(|line| line.get("erased").is_some());
+    assert!(sums.iter().eq(lines.iter().take(sums.len()).collect::<Vec<_>>().iter()), "sums come first");
+    assert_eq!(turns.len(), 300);
+    assert_eq!(sums.iter().map(|line| line["erased"]["turns"].as_u64().unwrap()).sum::<u64>(), 200);
+    let position = turns[0]["position"].as_str().unwrap();
+    let later = client.get(&format!("/export?after={position}")).body;
+    assert_eq!(later.lines().count(), 300);
+    assert!(!later.contains("erased"));
+
+    let printed = export(&server, &[]);
+    assert!(printed.stdout == all.as_bytes(), "sums are the same until more turns are erased");
+    let note = String::from_utf8_lossy(&printed.stderr).into_owned();
+    let expected = format!("300 turns and {} sums of erased turns, up to the position ", sums.len());
+    assert!(note.starts_with(&expected), "{note}");
+}

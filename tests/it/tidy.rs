@@ -24,6 +24,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "report",
         &[
+            &["plausible"],
             &["histogram", "label", "quarter"],
             &["level", "part", "zone"],
             &["rollup", "cost"],
@@ -32,7 +33,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         ],
     ),
     ("report/price", &[&["digest", "names", "rate"], &["data", "table"]]),
-    ("store", &[&["fault", "position"], &["contract"], &["rule", "retention", "engine"], &["redb"]]),
+    ("store", &[&["fault", "position"], &["erased_sums"], &["contract"], &["rule", "retention", "engine"], &["redb"]]),
     (
         "store/redb",
         &[

@@ -13,23 +13,29 @@ use crate::http::error::ApiError;
 const PARAMETERS: &[&str] = &[AFTER];
 
 /// Returns all sealed turns, one a line, in the order in which they became durable. The last line has the position of
-/// the last turn, so that an incomplete answer can be recognised.
+/// the last turn, so that an incomplete answer can be recognised. Without `after`, the first lines have the sums of erased
+/// and dropped turns.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     let query = Query::read(request.query_string(), PARAMETERS)?;
-    let mut list = SealedList::lines(api, after(&query)?);
+    let mut list = SealedList::lines(api, after(&query)?).await?;
     let beginning = list.begin(Vec::new(), HeldBytes::default(), FREE_BYTES).await?;
     Ok(list.answer(beginning, request.method(), HttpResponse::Ok()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::Value;
+    use uuid::Uuid;
 
     use super::super::sealed_list::TURNS_READ_AT_ONCE;
     use super::*;
     use crate::http::stand_in::{StandIn, get, post, sealed_turns};
+    use crate::report::{BreakdownRow, Quarter, RollupLabel};
     use crate::runtime::Runtime;
     use crate::settings::HttpSettings;
+    use crate::store::{ErasedSums, ErasedSumsId, Lineage};
 
     #[actix_web::test]
     async fn each_line_is_an_entry_of_the_list_and_the_last_one_has_the_end() {
@@ -45,6 +51,50 @@ mod tests {
             assert_eq!(lines, *page["turns"].as_array().unwrap(), "{count} turns");
             assert_eq!(answer.header("content-type"), Some("application/x-ndjson"));
         }
+    }
+
+    /// Sums of erased turns, each with another label.
+    fn erased_sums(count: u64) -> Vec<ErasedSums> {
+        let sums = |label| {
+            let id = ErasedSumsId { lineage: Lineage(Uuid::from_u128(7)), quarter: Quarter::new(9), label };
+            ErasedSums { id, label: RollupLabel::default(), sums: BreakdownRow::default() }
+        };
+        (0..count).map(sums).collect()
+    }
+
+    #[actix_web::test]
+    async fn the_sums_of_erased_turns_come_before_the_turns_and_not_in_an_export_that_goes_on() {
+        let piece = TURNS_READ_AT_ONCE as u64;
+        for count in [1, piece, piece + 1, 1000] {
+            let sums = erased_sums(count);
+            let api = StandIn { turns: sealed_turns(70), erased_sums: sums.clone(), ..StandIn::default() }.serving();
+            let answer = get(&api, "/export").await;
+            let lines: Vec<_> = answer.success().lines().collect();
+            assert_eq!(lines.len() as u64, count + 70 + 1);
+            let found: Vec<_> = lines.iter().map_while(|line| ErasedSums::read_line(line.as_bytes()).ok()).collect();
+            assert_eq!(found, sums);
+            assert!(lines[found.len()].starts_with(r#"{"position":"#), "{}", lines[found.len()]);
+            let after = "00000000000000000000000000000007-0000000000000000";
+            let later = get(&api, &format!("/export?after={after}")).await;
+            assert_eq!(later.success().lines().collect::<Vec<_>>(), lines[found.len()..]);
+        }
+    }
+
+    #[actix_web::test]
+    async fn nothing_is_dropped_until_the_export_was_sent() {
+        let exports = Arc::new(());
+        let system = StandIn { turns: sealed_turns(1000), exports: Arc::clone(&exports), ..StandIn::default() };
+        let api = system.serving();
+        let is_held = || Arc::strong_count(&exports) > 2;
+        assert!(!is_held());
+        let list = SealedList::lines(Data::new(api.clone()), None).await.unwrap();
+        assert!(is_held());
+        drop(list);
+        assert!(!is_held());
+        get(&api, "/export").await.success();
+        assert!(!is_held());
+        get(&api, "/export?after=00000000000000000000000000000007-0000000000000000").await.success();
+        assert!(!is_held());
     }
 
     #[actix_web::test]

@@ -1,13 +1,13 @@
 use actix_web::web::Data;
 
 use super::answer::write;
-use super::api::{Api, ask_sealed};
+use super::api::{Api, ask_sealed, ask_store};
 use super::held_bytes::ReadBudget;
 use super::pieces::Pieces;
 use super::query::Query;
-use crate::actors::ListSealed;
+use crate::actors::{BeginExport, ListErasedSums, ListSealed};
 use crate::http::error::ApiError;
-use crate::store::{Position, PositionedTurn};
+use crate::store::{ErasedSumsId, ExportHold, Position, PositionedTurn};
 
 /// How many turns are read at once. They make about 30 KiB of JSON.
 pub(crate) const TURNS_READ_AT_ONCE: usize = 64;
@@ -26,6 +26,8 @@ pub(crate) struct SealedList {
     api: Data<Api>,
     form: Form,
     place: Place,
+    /// Keeps turns from being dropped until the list is sent.
+    _hold: Option<ExportHold>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,8 @@ enum Form {
 /// How far a list has been read and written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
+    /// Whether the list begins with the sums of erased turns, and how far these have been read.
+    sums: Option<SumsPlace>,
     /// The position up to which the store was read. `None` if the list begins with the first turn and nothing was read
     /// yet.
     after: Option<Position>,
@@ -52,6 +56,13 @@ pub(crate) struct Place {
     left_bytes: usize,
 }
 
+/// How far the sums of erased turns have been read.
+#[derive(Debug, Clone, Copy)]
+struct SumsPlace {
+    /// The last sums that were read; `None` if none were read yet.
+    after: Option<ErasedSumsId>,
+}
+
 impl SealedList {
     /// The JSON of a page before the first turn.
     pub(crate) const BEGIN: &[u8] = br#"{"turns":["#;
@@ -59,16 +70,40 @@ impl SealedList {
     /// Returns a page of at most this number of turns.
     pub(crate) fn page(api: Data<Api>, after: Option<Position>, limit: usize) -> Self {
         let left_bytes = api.settings.max_page_bytes;
-        let place = Place { after, last: None, is_any_written: false, is_done: false, left: limit, left_bytes };
-        Self { api, form: Form::Page, place }
+        let (last, sums, left) = (None, None, limit);
+        let place = Place { sums, after, last, is_any_written: false, is_done: false, left, left_bytes };
+        Self { api, form: Form::Page, place, _hold: None }
     }
 
     /// Returns the lines of all turns that are stored when the first of them are read. So the list ends, however fast
-    /// others are sealed meanwhile.
-    pub(crate) fn lines(api: Data<Api>, after: Option<Position>) -> Self {
+    /// others are sealed meanwhile. A list from the first turn on begins with the sums of erased turns, and no turn is
+    /// dropped before it is sent.
+    pub(crate) async fn lines(api: Data<Api>, after: Option<Position>) -> Result<Self, ApiError> {
+        let hold = match after {
+            None => Some(ask_store(&api.handles.reads.begin_export, BeginExport).await?),
+            Some(_) => None,
+        };
+        let (last, sums) = (None, hold.as_ref().map(|_| SumsPlace { after: None }));
         let (left, left_bytes) = (usize::MAX, usize::MAX);
-        let place = Place { after, last: None, is_any_written: false, is_done: false, left, left_bytes };
-        Self { api, form: Form::Lines, place }
+        let place = Place { sums, after, last, is_any_written: false, is_done: false, left, left_bytes };
+        Ok(Self { api, form: Form::Lines, place, _hold: hold })
+    }
+
+    /// Reads the next sums of erased turns, and writes a line for each.
+    async fn read_sums(&mut self, sums: SumsPlace, json: &mut Vec<u8>) -> Result<(), ApiError> {
+        let asked = ListErasedSums { after: sums.after, limit: TURNS_READ_AT_ONCE };
+        let page = ask_store(&self.api.handles.reads.list_erased_sums, asked).await?;
+        for sums in &page.sums {
+            match sums.to_line() {
+                Ok(line) => json.extend(line.bytes().chain([b'\n'])),
+                Err(error) => {
+                    tracing::error!(%error, id = %sums.id, "sums of erased turns cannot be exported");
+                    return Err(ApiError::ReadFailed);
+                }
+            }
+        }
+        self.place.sums = page.next.map(|next| SumsPlace { after: Some(next) });
+        Ok(())
     }
 
     fn write(&mut self, sealed: &PositionedTurn, json: &mut Vec<u8>) -> Result<(), ApiError> {
@@ -126,6 +161,9 @@ impl Pieces for SealedList {
     }
 
     async fn read(&mut self, json: &mut Vec<u8>) -> Result<(), ApiError> {
+        if let Some(sums) = self.place.sums {
+            return self.read_sums(sums, json).await;
+        }
         let asked = ListSealed { after: self.place.after, limit: self.place.left.min(TURNS_READ_AT_ONCE) };
         let page = ask_sealed(&self.api.handles.reads.list_sealed, asked).await?;
         if self.form == Form::Lines {

@@ -12,6 +12,7 @@
 //! - `erasure`: erased conversations.
 //! - `import`: turns that come from another store.
 //! - `retention`: turns that are dropped because of their age.
+//! - `sums`: the sums of erased turns that one store hands to another.
 //! - `concurrency`: commits that are under way together.
 
 pub(crate) mod activity;
@@ -24,6 +25,7 @@ pub(crate) mod order;
 pub(crate) mod reads;
 pub(crate) mod reports;
 pub(crate) mod retention;
+pub(crate) mod sums;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -230,6 +232,13 @@ macro_rules! conformance {
                 a_conversation_with_dropped_turns_is_erased_and_begins_anew
                 all_old_turns_of_a_long_conversation_are_dropped
             }
+            sums {
+                stored_turns_and_listed_sums_add_up_to_the_reports
+                sums_that_come_again_change_nothing
+                sums_of_which_more_turns_were_erased_replace_the_earlier_ones
+                sums_of_different_stores_are_added_up
+                nothing_is_dropped_while_an_export_is_sent
+            }
             activity {
                 conversations_come_by_their_latest_turn_and_then_by_id
                 pages_of_conversations_have_no_gap_and_no_overlap
@@ -255,6 +264,13 @@ macro_rules! conformance {
         async fn revisions_of_two_stores_differ() {
             let (store, other) = ($open().await, $open().await);
             $crate::store::conformance::reads::revisions_of_two_stores_differ(&store.0, &other.0).await;
+        }
+
+        #[tokio::test]
+        async fn a_store_that_takes_turns_and_sums_of_another_reports_the_same() {
+            use $crate::store::conformance::sums;
+            let (store, other) = ($open().await, $open().await);
+            sums::a_store_that_takes_turns_and_sums_of_another_reports_the_same(&store.0, &other.0).await;
         }
 
         #[tokio::test]

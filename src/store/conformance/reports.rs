@@ -14,6 +14,11 @@ pub(super) fn turns(seed: u64, count: usize) -> Vec<SealedTurn> {
     (0..count).map(|nth| any_turn(&mut random, &format!("t{seed}-{nth}"))).collect()
 }
 
+/// Like [`turns`], with ordinals.
+pub(in crate::store) fn stored(seed: u64, count: usize) -> Vec<StoredTurn> {
+    (1..).zip(turns(seed, count)).map(|(ordinal, turn)| turn.at(at(ordinal))).collect()
+}
+
 fn any_turn(random: &mut Random, name: &str) -> SealedTurn {
     let label = |random: &mut Random, texts: &[&str]| -> Option<Label> {
         (!random.once_in(4)).then(|| texts[random.below(texts.len())].into())

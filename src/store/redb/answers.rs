@@ -9,10 +9,12 @@ use tokio::sync::watch;
 use super::engine::RedbEngine;
 use crate::store::contract::{
     Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport,
-    DropError, DropTurns, DroppedTurns, Health, ListSealedError, ListedConversation, OpenTurns, Report, ReportError,
-    ReportQuestion, RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
+    DropError, DropTurns, DroppedTurns, ExportHold, Health, ListSealedError, ListedConversation, OpenTurns, Report,
+    ReportError, ReportQuestion, RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes,
+    TurnRange,
 };
 use crate::store::engine::{Answer, Engine};
+use crate::store::erased_sums::{ErasedSums, ErasedSumsId, ErasedSumsPage};
 use crate::store::fault::Fault;
 use crate::store::position::Position;
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
@@ -99,6 +101,18 @@ impl Engine for RedbEngine {
             return Answer::Now(self.short_sealed_turns(after, limit));
         }
         self.later(move |engine| engine.sealed_turns(after, limit))
+    }
+
+    fn begin_export(&self) -> Answer<Result<ExportHold, Fault>> {
+        Answer::later(self.begin_export())
+    }
+
+    fn erased_sums(&self, after: Option<ErasedSumsId>, limit: usize) -> Answer<Result<ErasedSumsPage, Fault>> {
+        self.later(move |engine| engine.erased_sums(after, limit))
+    }
+
+    fn take_erased_sums(&self, sums: Vec<ErasedSums>) -> Answer<Result<u64, CommitError>> {
+        Answer::later(self.take_erased_sums(sums))
     }
 
     /// Never runs on the caller's thread, because it reads all conversations of the memtable. For some questions it

@@ -89,6 +89,18 @@ mod in_the_tables {
             self.moved().sealed_turns(after, limit)
         }
 
+        fn begin_export(&self) -> Answer<Result<ExportHold, Fault>> {
+            self.moved().begin_export()
+        }
+
+        fn erased_sums(&self, after: Option<ErasedSumsId>, limit: usize) -> Answer<Result<ErasedSumsPage, Fault>> {
+            self.moved().erased_sums(after, limit)
+        }
+
+        fn take_erased_sums(&self, sums: Vec<ErasedSums>) -> Answer<Result<u64, CommitError>> {
+            Engine::take_erased_sums(&self.engine, sums)
+        }
+
         fn conversations(&self, question: ConversationQuestion) -> Answer<Result<Vec<ListedConversation>, Fault>> {
             self.moved().conversations(question)
         }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -16,6 +16,7 @@ use super::maintenance::scrub::background::ScrubThread;
 use super::memtable::Memtable;
 use super::memtable::tally::{Lacking, Recent, TurnsToCount};
 use super::query::conversations::ConversationsQuery;
+use super::query::erased::erased_sums;
 use super::query::order::OrderQuery;
 use super::query::report::ReportQuery;
 use super::query::{CountQuery, LeftOut, StaleQuery, StateQuery, TurnCount, TurnsQuery, dropped_turns};
@@ -33,15 +34,20 @@ use crate::report::{NoPrices, SharedPriceBook};
 use crate::settings::StoreSettings;
 use crate::store::contract::{
     Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport,
-    DropError, DropTurns, DroppedTurns, Health, ListSealedError, ListedConversation, OpenTurns, Report, ReportError,
-    ReportQuestion, RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes, TurnRange,
+    DropError, DropTurns, DroppedTurns, ExportHold, Health, ListSealedError, ListedConversation, OpenTurns, Report,
+    ReportError, ReportQuestion, RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes,
+    TurnRange,
 };
+use crate::store::erased_sums::{ErasedSums, ErasedSumsId, ErasedSumsPage};
 use crate::store::fault::Fault;
 use crate::store::position::{Lineage, Position};
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
 /// The maximum number of long turns that are read at a time: one for each thread that reads them.
 const LONG_READS: usize = 2;
+
+/// The longest time that an export waits until the sums of erased conversations are in their place.
+const MAX_SETTLING: Duration = Duration::from_secs(10);
 
 /// The store on redb. Cheap to clone. Writes run on the writer's thread, reads on the caller's thread.
 ///
@@ -191,6 +197,40 @@ impl RedbEngine {
     ) -> impl Future<Output = Result<DroppedTurns, DropError>> + use<> {
         let running = self.running_time();
         self.read_elsewhere(move |engine| engine.checkpoint.drop_some(&question, running))
+    }
+
+    /// Prepares an export. Until the hold is dropped, no turn is dropped. Resolves when the sums of conversations that were
+    /// erased before are among the sums of erased turns, or after some seconds.
+    pub(crate) fn begin_export(&self) -> impl Future<Output = Result<ExportHold, Fault>> + use<> {
+        let engine = self.clone();
+        async move {
+            let hold = engine.read_elsewhere(|engine| Ok::<_, Fault>(engine.checkpoint.begin_export())).await?;
+            let deadline = Instant::now() + MAX_SETTLING;
+            while !engine.read_elsewhere(|engine| engine.checkpoint.settle_erasures()).await? {
+                if Instant::now() >= deadline {
+                    tracing::warn!("an export lacks sums of erased conversations, which are still being moved");
+                    break;
+                }
+            }
+            Ok(ExportHold::new(hold))
+        }
+    }
+
+    /// Returns a page of the sums of erased turns.
+    pub(crate) fn erased_sums(&self, after: Option<ErasedSumsId>, limit: usize) -> Result<ErasedSumsPage, Fault> {
+        self.read(
+            |files| Ok((files.lineage(), files.read_tables()?)),
+            |(lineage, tables), left_out| erased_sums(&tables, lineage, after, limit, left_out),
+        )
+    }
+
+    /// Takes in sums of erased turns of another store. Resolves when they are durable, with how many changed something.
+    pub(crate) fn take_erased_sums(
+        &self,
+        sums: Vec<ErasedSums>,
+    ) -> impl Future<Output = Result<u64, CommitError>> + use<> {
+        let taken = self.read_elsewhere(move |engine| engine.checkpoint.take_erased_sums(&sums));
+        async { taken.await.map_err(CommitError::Unavailable) }
     }
 
     /// Makes a write of nothing durable, and resolves when that is done.

@@ -92,6 +92,7 @@ impl Worker {
             intake: Intake {
                 observe: directory.clone().recipient(),
                 erase: directory.clone().recipient(),
+                take_erased_sums: Probe::start(|_| pending()).recipient(),
                 load: Load::new(1),
             },
             reads: Reads {
@@ -99,6 +100,8 @@ impl Worker {
                 list_open_turns: open_reads.of(&store).recipient(),
                 find_revision: store.revisions().recipient(),
                 list_sealed: lists.recipient(),
+                begin_export: Probe::start(|_| pending()).recipient(),
+                list_erased_sums: Probe::start(|_| pending()).recipient(),
                 list_conversations: store.conversation_lists().recipient(),
                 build_report: store.reports().recipient(),
                 reader: None,

@@ -5,7 +5,8 @@
 //! the conversation's record says of them.
 //!
 //! A cost can be moved only if it can be computed again, and a sum only if it is in the tables. So nothing is dropped while
-//! costs are by other prices than the present ones, or while the memtable has sums of turns that are in the tables.
+//! costs are by other prices than the present ones, or while the memtable has sums of turns that are in the tables. Nothing
+//! is dropped while an export is being sent either.
 
 use std::ops::Bound;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -43,6 +44,9 @@ impl Checkpoint {
     pub(crate) fn drop_some(&self, question: &DropTurns, running: RunningTime) -> Result<DroppedTurns, DropError> {
         let _one_at_a_time = self.pause();
         self.failure().map_or(Ok(()), Err)?;
+        if self.exports.is_any() {
+            return Err(DropError::Exporting);
+        }
         let now = Moment::new(question.now, running);
         unwind::caught_as_fault(|| self.move_and_drop(now, question.before())).unwrap_or_else(|cause| {
             *self.failure_of_background() = Some(cause.clone());

@@ -8,6 +8,9 @@
 //! - `flush_size`: how much a flush moves. Pure.
 //! - `erasing`: removes the rows of erased conversations.
 //! - `dropping`: drops old turns.
+//! - `exporting`: keeps turns from being dropped while an export is being sent.
+//! - `exports`: the exports that are being sent.
+//! - `importing`: takes in sums of erased turns of other stores.
 //! - `debt`: how much a flush has to move before the memtable takes in more. Pure.
 //! - `repricing`: computes all costs anew after the prices have changed.
 //! - `repricing_tests`: stores that are opened with other prices than before.
@@ -16,7 +19,10 @@
 pub(crate) mod debt;
 mod dropping;
 mod erasing;
+mod exporting;
+mod exports;
 pub(crate) mod flush_size;
+mod importing;
 mod repricing;
 #[cfg(test)]
 mod repricing_tests;
@@ -27,6 +33,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::debt::owed;
+use self::exports::Exports;
 use self::flush_size::FlushSize;
 use self::repricing::Step;
 use self::transfer::{Sums, Transfer};
@@ -72,6 +79,7 @@ pub(crate) struct Checkpoint {
     /// The key of the last conversation whose old turns were searched for; `None` if the next search begins with the first
     /// one.
     dropped_after: Mutex<Option<u64>>,
+    exports: Exports,
 }
 
 #[derive(Debug, Default)]
@@ -94,6 +102,7 @@ impl Checkpoint {
             is_priced: AtomicBool::new(false),
             may_erase: AtomicBool::new(true),
             dropped_after: Mutex::default(),
+            exports: Exports::default(),
         }
     }
 

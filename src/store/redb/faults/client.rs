@@ -5,19 +5,24 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::disk::Disk;
 use super::workload::Operation;
-use crate::report::Breakdown;
+use crate::report::{Breakdown, BreakdownRow, Contribution, Selection};
 use crate::settings::{RedbSettings, StoreSettings};
 use crate::store::conformance::TestPrices;
 use crate::store::oracle::{Oracle, breakdown_of, change, question_of_1970};
 use crate::store::redb::writer::Writer;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{
-    Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, DropError, DropTurns, Fault, FaultKind,
-    ListSealedError, OpenError, RedbEngine, ReportError, StagedChange, StagedTurn, TurnOutcome, Version,
+    Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, DropError, DropTurns, ErasedSums,
+    ErasedSumsId, Fault, FaultKind, Lineage, ListSealedError, OpenError, RedbEngine, ReportError, ReportQuestion,
+    StagedChange, StagedTurn, TurnOutcome, Version,
 };
-use crate::turn::{ConversationId, EpochMillis, OpenTurn, Ordinal, RunningTime, StoredTurn, TurnId};
+use crate::turn::{
+    ConversationId, Done, EpochMillis, OpenTurn, Ordinal, Progress, RunningTime, StoredTurn, TurnId, Usage,
+};
 
 /// A promise that a control breaks on purpose. The check must notice it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +121,10 @@ pub(super) struct Client {
     pub(super) models: BTreeMap<ConversationId, Oracle>,
     /// The turns that were erased. They still count in reports.
     erased: Vec<StoredTurn>,
+    /// The sums of erased turns of another store that were taken in: by their place, the number of their turns.
+    taken: BTreeMap<u64, u64>,
+    /// The sums in doubt: it is unknown whether they were taken in. In the order sent.
+    taking: Vec<Vec<(u64, u64)>>,
     /// The commits and erasures in doubt: they were sent and their outcome is unknown. In the order sent.
     doubt: Vec<Sent>,
     /// The order of all turns by position, as the store last listed it, and the latest position then.
@@ -145,6 +154,8 @@ impl Client {
             running: None,
             models: BTreeMap::new(),
             erased: Vec::new(),
+            taken: BTreeMap::new(),
+            taking: Vec::new(),
             doubt: Vec::new(),
             order: Positions::default(),
             starts: 0,
@@ -240,6 +251,7 @@ impl Client {
             Operation::Commits(commits) => self.commit(commits),
             Operation::Erase(id) => self.erase(id),
             Operation::Drop(before) => self.drop_turns(before),
+            Operation::TakeSums(sums) => self.take_sums(sums),
             Operation::CheckWrite => match self.check_write() {
                 Ok(()) | Err(CommitError::Unavailable(_)) => Ok(()),
                 Err(other) => Err(format!("a durable write was answered with {other}")),
@@ -333,6 +345,48 @@ impl Client {
         Err("dropping turns does not end".into())
     }
 
+    fn take_sums(&mut self, sums: Vec<(u64, u64)>) -> Result<(), Broken> {
+        let of_another_store: Vec<_> = sums.iter().map(|(place, turns)| sums_at(*place, *turns)).collect();
+        let checkpoint = Arc::clone(self.writer().checkpoint());
+        let Ok(changed) = checkpoint.take_erased_sums(&of_another_store) else {
+            self.taking.push(sums);
+            return Ok(());
+        };
+        let expected = sums.iter().filter(|(place, turns)| self.taken.insert(*place, *turns) != Some(*turns)).count();
+        if changed == expected as u64 || !self.taking.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{changed} sums changed something instead of {expected}"))
+        }
+    }
+
+    /// Checks that the store has all sums that it has acknowledged, and each of the messages with sums in doubt whole or not
+    /// at all. Those that the store shows count as acknowledged from then on.
+    fn check_sums(&mut self) -> Result<(), Broken> {
+        let question = ReportQuestion {
+            selection: Selection { provider: Some(OF_ANOTHER_STORE.into()), ..Selection::default() },
+            ..question_of_1970()
+        };
+        let found = match self.engine().report(&question) {
+            Ok(report) => report.breakdown,
+            Err(ReportError::Read(_)) if !self.engine().is_open() => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+        };
+        for shown in 0..1 << self.taking.len() {
+            let mut possible = self.taken.clone();
+            let in_doubt = self.taking.iter().enumerate().filter(|(nth, _)| shown >> nth & 1 == 1);
+            in_doubt.for_each(|(_, sums)| possible.extend(sums.iter().copied()));
+            let mut expected = Breakdown::new(question.grouping, question.selection.clone());
+            add_sums(&mut expected, &possible, &question);
+            if expected == found {
+                self.taken = possible;
+                self.taking.clear();
+                return Ok(());
+            }
+        }
+        Err(format!("sums that were taken in are {found:?}, with {:?} and {:?} in doubt", self.taken, self.taking))
+    }
+
     fn commit(&mut self, commits: Vec<Commit>) -> Result<(), Broken> {
         let asked: Vec<_> = commits.iter().map(|commit| self.engine().commit(self.sabotaged(commit))).collect();
         for (commit, asked) in commits.into_iter().zip(asked) {
@@ -382,6 +436,7 @@ impl Client {
         for id in &self.ids() {
             self.check_conversation(id).map_err(|broken| format!("conversation {id}: {broken}"))?;
         }
+        self.check_sums()?;
         self.check_order()
     }
 
@@ -395,8 +450,12 @@ impl Client {
 
     /// Compares the store with what it acknowledged, sends the commits in doubt again, and compares once more.
     pub(super) fn check(&mut self) -> Result<(), Broken> {
-        let ids = self.ids();
+        let (ids, taking) = (self.ids(), self.taking.clone());
         self.look()?;
+        // Sums may be sent any number of times.
+        for sums in taking {
+            self.take_sums(sums)?;
+        }
         for sent in std::mem::take(&mut self.doubt) {
             let mut commit = match sent {
                 Sent::Commit(commit) => commit,
@@ -416,7 +475,7 @@ impl Client {
             }
             self.commit(vec![commit])?;
         }
-        if !self.doubt.is_empty() {
+        if !self.doubt.is_empty() || !self.taking.is_empty() {
             // The store failed again meanwhile. A later check sends these commits again.
             return Ok(());
         }
@@ -468,7 +527,8 @@ impl Client {
     fn check_report(&self) -> Result<(), Broken> {
         let question = question_of_1970();
         let turns = self.models.values().flat_map(Oracle::all).chain(&self.erased);
-        let expected = breakdown_of(turns, &question, &self.prices());
+        let mut expected = breakdown_of(turns, &question, &self.prices());
+        add_sums(&mut expected, &self.taken, &question);
         let rollups = |breakdown: &Breakdown| {
             let rows = breakdown.rows().map(|(period, label, row)| (period, label.clone(), row.rollup.clone()));
             rows.collect::<Vec<_>>()
@@ -626,6 +686,36 @@ impl Client {
             Err(fault) => return Err(fault.in_full()),
         };
         if expected == stale { Ok(()) } else { Err(format!("open turns are {stale:?} instead of {expected:?}")) }
+    }
+}
+
+/// The provider of the sums that were taken in. No turn of the store has it.
+const OF_ANOTHER_STORE: &str = "of another store";
+
+/// Returns sums of this number of turns, as another store would list them. Those of each place have a quarter and a label of
+/// their own.
+fn sums_at(place: u64, turns: u64) -> ErasedSums {
+    let mut turn = OpenTurn::new(TurnId::new("erased").unwrap());
+    let usage = Usage { input_tokens: 900.into(), ..Usage::default() };
+    turn.fold(&Progress::Usage { step_id: None, report: usage.into(), is_final: false });
+    let done = Done { duration: Some(7.into()), model: Some("m".into()), ..Done::because("stop") };
+    let done = Done { provider: Some(OF_ANOTHER_STORE.into()), ..done };
+    let sealed = turn.seal(&done, EpochMillis::new(place * 1_000_000)).at(Ordinal::after(0));
+    let Contribution { quarter, parts, .. } = Contribution::of_turn(&sealed, &TestPrices { dear: 1 });
+    let [(label, part)] = &parts[..] else { panic!("the turn has one part") };
+    let mut sums = BreakdownRow::default();
+    (0..turns).for_each(|_| sums.add(part));
+    let id = ErasedSumsId { lineage: Lineage(Uuid::from_u128(7)), quarter, label: place % 2 };
+    ErasedSums { id, label: label.clone(), sums }
+}
+
+fn add_sums(breakdown: &mut Breakdown, taken: &BTreeMap<u64, u64>, question: &ReportQuestion) {
+    for (place, turns) in taken {
+        let ErasedSums { id, label, sums } = sums_at(*place, *turns);
+        for period in question.periods.iter().filter(|period| period.contains(id.quarter)) {
+            breakdown.add(*period, &label, &sums.rollup);
+            breakdown.add_cost(*period, &label, &sums.cost);
+        }
     }
 }
 

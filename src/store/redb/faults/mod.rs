@@ -13,6 +13,7 @@
 //! - `pieces`: a crash at each change of each flush of the checkpoint.
 //! - `erasing`: a crash at each change of an erasure.
 //! - `dropping`: a crash at each change while turns are dropped.
+//! - `taking`: a crash at each change while sums of another store are taken in.
 //! - `failing`: operations that fail.
 //! - `damage`: damaged files.
 //! - `flips`: single flipped bits, which the store must report.
@@ -26,6 +27,7 @@ mod erasing;
 mod failing;
 mod flips;
 mod pieces;
+mod taking;
 mod workload;
 
 /// Returns a number that an environment variable sets, if it is set.

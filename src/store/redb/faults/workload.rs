@@ -16,6 +16,8 @@ pub(super) enum Operation {
     Erase(ConversationId),
     /// Turns that were sealed before this moment are dropped.
     Drop(EpochMillis),
+    /// Sums of erased turns of another store are taken in. Each number is the place of sums and how many turns they have.
+    TakeSums(Vec<(u64, u64)>),
     /// A write check: a durable write of nothing.
     CheckWrite,
     /// This many flushes of the checkpoint, run while no commit waits for a flush.
@@ -69,7 +71,7 @@ impl Workload {
 
     /// Returns the next operation on a store with the conversations `models`.
     pub(super) fn next(&mut self, models: &BTreeMap<ConversationId, Oracle>) -> Operation {
-        match self.random.below(29) {
+        match self.random.below(31) {
             0 => Operation::CheckWrite,
             1 => Operation::Restart,
             2 => Operation::Close,
@@ -77,6 +79,11 @@ impl Workload {
             3..=5 | 25 => Operation::Checkpoint(1 + self.random.below(3)),
             26 => Operation::Scrub,
             27 | 28 => Operation::Drop(self.moment(models)),
+            29 | 30 => {
+                let (first, count) = (self.random.below(6) as u64, 1 + self.random.below(4) as u64);
+                let turns = |random: &mut Random| 1 + random.below(5) as u64;
+                Operation::TakeSums((first..first + count).map(|place| (place, turns(&mut self.random))).collect())
+            }
             6..=10 => {
                 // Each commit is made for the state that the commits before it will leave.
                 let mut expected = models.clone();
@@ -139,10 +146,14 @@ impl Workload {
                     }
                 }
                 // A sealed turn that is sent again, as by a client that had no answer. Its content differs, so that a
-                // test notices if it replaces the first. A turn that was dropped is sealed anew.
+                // test notices if it replaces the first. A turn that was dropped is sealed anew. If it is open again, its
+                // change could be a second one of the same turn.
                 6 if model.all().next().is_some() => {
                     let known: Vec<_> = model.all().map(|turn| &turn.metrics.turn_id).collect();
                     let known = known[self.random.below(known.len())];
+                    if model.open.contains_key(known) {
+                        continue;
+                    }
                     let turn = OpenTurn::new(known.clone());
                     if self.random.once_in(2) {
                         commit.sealed.push(self.seal(&turn));

@@ -5,11 +5,13 @@
 //!
 //! - `open_turns`: the open turns of a conversation, each put together from its head and its steps.
 //! - `conversations`: lists of conversations.
+//! - `erased`: the sums of erased turns, for an export.
 //! - `order`: the turns of all conversations, in the order in which they became durable.
 //! - `report`: sums over the turns of some periods.
 //! - `tests`: the answer to each question is the same at every stage of a checkpoint.
 
 pub(crate) mod conversations;
+pub(crate) mod erased;
 mod open_turns;
 pub(crate) mod order;
 pub(crate) mod report;

@@ -18,9 +18,10 @@ use super::record::{decode_plain, encode_plain};
 use super::row::{self, KeyOf, Row, Rows};
 use super::schema::{
     CONVERSATION_SUMS, COSTS, ConversationSumRows, CostKey, Costs, ERASED_COSTS, ERASED_ROLLUPS, ErasedCosts,
-    ErasedRollups, LABELS, Labels, ROLLUPS, RollupKey, Rollups,
+    ErasedRollups, IMPORTED_SUMS, ImportedSums, LABELS, Labels, ROLLUPS, RollupKey, Rollups,
 };
 use crate::report::{BreakdownRow, ConversationSums, Cost, Level, Period, Quarter, Rollup, RollupLabel};
+use crate::store::erased_sums::ErasedSums;
 
 /// Returns the number of a level in a key.
 pub(crate) fn code_of(level: Level) -> u8 {
@@ -53,6 +54,7 @@ pub(crate) struct WriteRollups<'txn> {
     conversations: Table<'txn, (u32, u64), Row<ConversationSumRows>>,
     erased_rollups: Table<'txn, RollupKey, Row<ErasedRollups>>,
     erased_costs: Table<'txn, RollupKey, Row<ErasedCosts>>,
+    imported: Table<'txn, &'static str, Row<ImportedSums>>,
     /// The keys of the labels that were looked up so far.
     known: HashMap<RollupLabel, u64>,
     /// The number of bytes by which the rows have grown.
@@ -68,6 +70,7 @@ impl<'txn> WriteRollups<'txn> {
             conversations: txn.open_table(CONVERSATION_SUMS)?,
             erased_rollups: txn.open_table(ERASED_ROLLUPS)?,
             erased_costs: txn.open_table(ERASED_COSTS)?,
+            imported: txn.open_table(IMPORTED_SUMS)?,
             known: HashMap::new(),
             growth: 0,
         })
@@ -133,6 +136,23 @@ impl<'txn> WriteRollups<'txn> {
         generation: u32,
         parts: impl Iterator<Item = (Quarter, &'a RollupLabel, &'a BreakdownRow)>,
     ) -> Result<(), Failure> {
+        for (key, row) in self.rows_of(parts)? {
+            let BreakdownRow { rollup, cost } = &row;
+            self.growth += take_from(&mut self.rollups, &key, 17, rollup, Rollup::subtract)?;
+            if *cost != Cost::default() {
+                let of_generation = (generation, key.0, key.1, key.2);
+                self.growth += take_from(&mut self.costs, &of_generation, 21, cost, Cost::subtract)?;
+            }
+            self.add_erased(&key, row)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the sums of some quarters by the keys of the rows of each level.
+    fn rows_of<'a>(
+        &mut self,
+        parts: impl Iterator<Item = (Quarter, &'a RollupLabel, &'a BreakdownRow)>,
+    ) -> Result<BTreeMap<RollupKey, BreakdownRow>, Failure> {
         let mut rows: BTreeMap<RollupKey, BreakdownRow> = BTreeMap::new();
         for (quarter, label, part) in parts {
             let label = self.hash(label)?;
@@ -140,17 +160,50 @@ impl<'txn> WriteRollups<'txn> {
                 rows.entry((code_of(level), level.start_of(quarter).get(), label)).or_default().add(part);
             }
         }
-        for (key, BreakdownRow { rollup, cost }) in rows {
-            self.growth += take_from(&mut self.rollups, &key, 17, &rollup, Rollup::subtract)?;
-            self.growth += add_to(&mut self.erased_rollups, &key, 17, &mut rollup.clone(), Rollup::add)?;
-            if cost == Cost::default() {
-                continue;
-            }
-            let of_generation = (generation, key.0, key.1, key.2);
-            self.growth += take_from(&mut self.costs, &of_generation, 21, &cost, Cost::subtract)?;
-            self.growth += add_to(&mut self.erased_costs, &key, 17, &mut cost.clone(), Cost::add)?;
+        Ok(rows)
+    }
+
+    /// Adds to a row of the sums of erased turns.
+    fn add_erased(
+        &mut self,
+        key: &RollupKey,
+        BreakdownRow { mut rollup, mut cost }: BreakdownRow,
+    ) -> Result<(), Failure> {
+        self.growth += add_to(&mut self.erased_rollups, key, 17, &mut rollup, Rollup::add)?;
+        if cost != Cost::default() {
+            self.growth += add_to(&mut self.erased_costs, key, 17, &mut cost, Cost::add)?;
         }
         Ok(())
+    }
+
+    /// Takes in sums of erased turns of other stores, and notes that. Adds only what is not among the sums that were taken
+    /// in under the same ids before. Returns how many of the sums changed something.
+    ///
+    /// A damaged note is an error, as its sums would be added twice.
+    pub(crate) fn take_in(&mut self, sums: &[ErasedSums]) -> Result<u64, Failure> {
+        let (mut parts, mut changed) = (Vec::new(), 0);
+        for ErasedSums { id, label, sums } in sums {
+            let (id, quarter) = (id.to_string(), id.quarter);
+            let key = id.as_str();
+            let before = look_up::<ImportedSums>(&self.imported, &key)?;
+            let before = before.map(|row| -> Result<_, DamagedRecord> {
+                let note: BreakdownRow = decode::<ImportedSums, _>(&key, row.value())?;
+                Ok((note, key.len() + row.value().unverified().len()))
+            });
+            let (before, bytes) = before.transpose()?.unwrap_or_default();
+            if before == *sums && bytes > 0 {
+                continue;
+            }
+            parts.push((quarter, label, sums.since(&before)));
+            let mut record = encode_plain(ImportedSums::WHAT, sums)?;
+            self.imported.insert(key, row::seal(&key, &mut record))?;
+            self.growth += growth(key.len() + record.len(), bytes);
+            changed += 1;
+        }
+        for (key, row) in self.rows_of(parts.iter().map(|(quarter, label, part)| (*quarter, *label, part)))? {
+            self.add_erased(&key, row)?;
+        }
+        Ok(changed)
     }
 
     /// Subtracts from the sums of a conversation, in one generation.
@@ -324,6 +377,7 @@ pub(crate) struct ReadRollups {
     pub(crate) conversations: ReadOnlyTable<(u32, u64), Row<ConversationSumRows>>,
     pub(crate) erased_rollups: ReadOnlyTable<RollupKey, Row<ErasedRollups>>,
     pub(crate) erased_costs: ReadOnlyTable<RollupKey, Row<ErasedCosts>>,
+    pub(crate) imported: ReadOnlyTable<&'static str, Row<ImportedSums>>,
 }
 
 impl ReadRollups {
@@ -335,6 +389,7 @@ impl ReadRollups {
             conversations: txn.open_table(CONVERSATION_SUMS)?,
             erased_rollups: txn.open_table(ERASED_ROLLUPS)?,
             erased_costs: txn.open_table(ERASED_COSTS)?,
+            imported: txn.open_table(IMPORTED_SUMS)?,
         })
     }
 
@@ -361,6 +416,37 @@ impl ReadRollups {
             || Ok(ConversationSums::default()),
             |row| Ok(decode::<ConversationSumRows, _>(&key, row.value())?),
         )
+    }
+
+    /// Calls `each` with the rollup and the cost of erased turns of one label in one quarter, in the order of quarters and
+    /// labels, until it breaks. Begins after a quarter and the hash of a label, or with the first ones.
+    pub(crate) fn each_erased(
+        &self,
+        after: Option<(i64, u64)>,
+        mut each: impl FnMut((i64, u64), Result<BreakdownRow, DamagedRecord>) -> Result<ControlFlow<()>, Failure>,
+    ) -> Result<(), Failure> {
+        let quarters = code_of(Level::Quarter);
+        let (quarter, label) = after.unwrap_or((i64::MIN, 0));
+        visit_from::<ErasedRollups>(&self.erased_rollups, &(quarters, quarter, label), |key, rollup| {
+            let place = (key.1, key.2);
+            if rollup.is_ok() && key.0 != quarters {
+                return Ok(ControlFlow::Break(()));
+            }
+            if after == Some(place) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let row = || -> Result<BreakdownRow, Failure> {
+                let rollup = decode_plain(ErasedRollups::WHAT, rollup?)?;
+                let cost = look_up::<ErasedCosts>(&self.erased_costs, key)?;
+                let cost = cost.map_or(Ok(Cost::default()), |cost| decode::<ErasedCosts, _>(key, cost.value()))?;
+                Ok(BreakdownRow { rollup, cost })
+            };
+            match row() {
+                Ok(row) => each(place, Ok(row)),
+                Err(Failure::Record(damaged)) => each(place, Err(damaged)),
+                Err(failure) => Err(failure),
+            }
+        })
     }
 
     /// Calls `each` with each rollup of a range and the hash of its label, if `is_wanted` selects the label. Then it calls

@@ -187,6 +187,16 @@ impl Rows for ErasedCosts {
     const WHAT: &'static str = "cost of erased turns";
 }
 
+/// The rows of [`IMPORTED_SUMS`].
+#[derive(Debug)]
+pub(crate) struct ImportedSums;
+
+impl Rows for ImportedSums {
+    type Key = &'static str;
+    const NAME: &'static str = "imported_sums";
+    const WHAT: &'static str = "note of imported sums";
+}
+
 /// From a conversation's id to its key. Ids are long, and most keys below need the conversation, so they have this
 /// short key instead.
 pub(crate) const KEYS: TableDefinition<&str, Row<Keys>> = TableDefinition::new(Keys::NAME);
@@ -231,6 +241,9 @@ pub(crate) const ERASED_ROLLUPS: TableDefinition<RollupKey, Row<ErasedRollups>> 
     TableDefinition::new(ErasedRollups::NAME);
 /// Like [`COSTS`], for turns that were erased or dropped. They keep the costs that they had, so the rows have no generation.
 pub(crate) const ERASED_COSTS: TableDefinition<RollupKey, Row<ErasedCosts>> = TableDefinition::new(ErasedCosts::NAME);
+/// From the id of sums of erased turns of another store to the sums that were taken in under this id. They are among those of
+/// [`ERASED_ROLLUPS`] and [`ERASED_COSTS`] too.
+pub(crate) const IMPORTED_SUMS: TableDefinition<&str, Row<ImportedSums>> = TableDefinition::new(ImportedSums::NAME);
 
 /// From (conversation, ordinal) to the row that a repair took out of [`TURNS`], or to nothing if the turn was missing.
 /// The table exists only after a repair that needed it. The ordinals in it are not given again.
@@ -330,6 +343,7 @@ pub(crate) fn visit_tables(visitor: &mut impl TableVisitor) -> Result<(), Failur
     visitor.visit_rows(DROPPED)?;
     visitor.visit_rows(ERASED_ROLLUPS)?;
     visitor.visit_rows(ERASED_COSTS)?;
+    visitor.visit_rows(IMPORTED_SUMS)?;
     visitor.visit(LOST_TURNS, Role::Lost)?;
     visitor.visit(LOST_OPEN_TURNS, Role::Lost)?;
     visitor.visit(LOST_OPEN_STEPS, Role::Lost)?;

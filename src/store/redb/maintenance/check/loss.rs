@@ -44,6 +44,10 @@ pub enum Loss {
     /// Sums of turns that were erased, which reports include. They were in a damaged page.
     #[error("sums of erased turns that were in damaged pages, if there were any")]
     SumsOfErasedTurns,
+    /// Notes of sums that were imported. They were in a damaged page. Without its note, a line with sums adds them again if it
+    /// is imported again.
+    #[error("notes of imported sums, if there were any: importing the same lines again adds their sums again")]
+    NotesOfImportedSums,
     /// Rows of the journal, with everything that was committed in them.
     #[error("{} of the journal, with all their commits", range("row", *first, *last))]
     JournalRows {

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use redb::{Key, ReadableTable, Table, TableDefinition, TableHandle, Value, WriteTransaction};
 
 use super::inspect::{count, unsound_step};
-use crate::report::{ConversationSums, NoPrices, PriceBook};
+use crate::report::{BreakdownRow, ConversationSums, NoPrices, PriceBook};
 use crate::store::contract::{Life, Version};
 use crate::store::redb::memtable::tally::Tally;
 use crate::store::redb::tables::failure::Failure;
@@ -18,13 +18,13 @@ use crate::store::redb::tables::record::dropped::Dropped;
 use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self};
-use crate::store::redb::tables::rollups::WriteRollups;
+use crate::store::redb::tables::rollups::{WriteRollups, decode};
 use crate::store::redb::tables::row::{self, Row, Rows};
 use crate::store::redb::tables::schema::{
     ACTIVITY, CONVERSATION_SUMS, CONVERSATIONS, COSTS, Conversations, DROPPED, DroppedTurns, ERASED, ERASURES,
-    FINDINGS, INDEX, KEYS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, LostStepKey, OPEN_STEPS,
-    OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, ROLLUPS, Role, StepKey, TURNS, TableVisitor, Turns,
-    count_live_bytes, visit_tables,
+    FINDINGS, IMPORTED_SUMS, INDEX, ImportedSums, KEYS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN,
+    LostStepKey, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, ROLLUPS, Role, StepKey, TURNS,
+    TableVisitor, Turns, count_live_bytes, visit_tables,
 };
 use crate::turn::{ConversationId, Ordinal};
 
@@ -59,6 +59,7 @@ pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
     activity(txn)?;
     sums(txn)?;
     WriteRollups::open(txn)?.mend_erased()?;
+    imported(txn)?;
     txn.delete_table(FINDINGS)?;
     let last = ids.keys().next_back().copied().unwrap_or_default().max(last_erased);
     let mut meta = WriteMeta::write(txn)?;
@@ -239,6 +240,13 @@ fn sums(txn: &WriteTransaction) -> Result<(), Failure> {
             rollups.add_to_conversation(1, key, &sums)?;
         }
     }
+}
+
+/// Removes notes of imported sums that cannot be decoded. The sums themselves are among those of erased turns, and stay. If
+/// they are imported again, they are added again.
+fn imported(txn: &WriteTransaction) -> Result<(), Failure> {
+    let mut notes = txn.open_table(IMPORTED_SUMS)?;
+    Ok(notes.retain(|id, note| decode::<ImportedSums, BreakdownRow>(&id, note).is_ok())?)
 }
 
 /// Numbers all turns anew, without a gap. The turns of a conversation are in the order of their ordinals, and otherwise

@@ -15,14 +15,16 @@ use siphasher::sip::SipHasher13;
 
 use super::flaw::Flaw;
 use super::report::Violation;
-use crate::report::{Contribution, ConversationSums, Cost, Level, NoPrices, Quarter, Rollup, RollupLabel};
+use crate::report::{
+    BreakdownRow, Contribution, ConversationSums, Cost, Level, NoPrices, Quarter, Rollup, RollupLabel,
+};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::meta::ReadMeta;
 use crate::store::redb::tables::record;
 use crate::store::redb::tables::rollups::{ReadRollups, code_of, decode};
 use crate::store::redb::tables::row::Row;
 use crate::store::redb::tables::schema::{
-    ConversationSumRows, Costs, ErasedCosts, ErasedRollups, Labels, RollupKey, Rollups, Turns,
+    ConversationSumRows, Costs, ErasedCosts, ErasedRollups, ImportedSums, Labels, RollupKey, Rollups, Turns,
 };
 use crate::turn::{Ordinal, StoredTurn};
 
@@ -114,6 +116,7 @@ pub(super) fn compare(
     comparison.rollups(turns, summed)?;
     comparison.costs(ReadMeta::read(txn)?.costs()?.generation, summed)?;
     comparison.erased()?;
+    comparison.imported()?;
     Ok(comparison.wrong)
 }
 
@@ -253,6 +256,22 @@ impl Comparison {
         }
         for (rows, flaw) in wrong {
             self.tell(rows, flaw);
+        }
+        Ok(())
+    }
+
+    /// Checks that each note of imported sums can be read. Sums of other stores are added to them, so there is nothing to
+    /// compare them with.
+    fn imported(&mut self) -> Result<(), Failure> {
+        let mut wrong = Vec::new();
+        for row in self.tables.imported.iter()? {
+            let (id, value) = row?;
+            if let Err(damaged) = decode::<ImportedSums, BreakdownRow>(&id.value(), value.value()) {
+                wrong.push((format!("sums imported as {}", id.value()), damaged));
+            }
+        }
+        for (rows, damaged) in wrong {
+            self.tell(rows, damaged);
         }
         Ok(())
     }

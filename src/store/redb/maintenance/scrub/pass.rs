@@ -11,7 +11,7 @@ use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::{CheckedKey as _, KeyOf, RawKey, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
     Activity, ConversationSumRows, Conversations, Costs, DroppedTurns, Erased, ErasedCosts, ErasedRollups, Erasures,
-    INDEX, Keys, Labels, OpenTurnSteps, OpenTurns, Positions, RollupKey, Rollups, Turns,
+    INDEX, ImportedSums, Keys, Labels, OpenTurnSteps, OpenTurns, Positions, RollupKey, Rollups, Turns,
 };
 use crate::store::redb::unwind;
 
@@ -29,7 +29,7 @@ type Step = fn(&mut Walk<'_>, &Tables<'_>) -> Result<(), Failure>;
 
 impl Pass {
     /// The tables in the order in which a pass reads them, each with how its rows are checked.
-    const TABLES: [(&'static str, Step); 18] = [
+    const TABLES: [(&'static str, Step); 19] = [
         (MetaRows::NAME, |walk, tables| {
             walk.table::<MetaRows>(tables, |name| Place::of(format!("`{name}` of the store")), |_, _| Ok(()))
         }),
@@ -105,6 +105,10 @@ impl Pass {
         (ErasedCosts::NAME, |walk, tables| {
             let place = |key: &RollupKey| Place::of(format!("cost of erased turns {key:?}"));
             walk.table::<ErasedCosts>(tables, place, |(_, _, label), cost| tables.cost(*label, cost))
+        }),
+        (ImportedSums::NAME, |walk, tables| {
+            let place = |id: &&str| Place::of(format!("the sums imported as {id}"));
+            walk.table::<ImportedSums>(tables, place, |_, note| Tables::imported(note))
         }),
     ];
 

@@ -5,7 +5,7 @@ use redb::{
     ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, StorageError, TableDefinition, TableError,
 };
 
-use crate::report::{ConversationSums, Cost, Rollup, RollupLabel};
+use crate::report::{BreakdownRow, ConversationSums, Cost, Rollup, RollupLabel};
 use crate::store::contract::Life;
 use crate::store::redb::maintenance::check::inspect::unsound_step;
 use crate::store::redb::tables::failure::Failure;
@@ -26,8 +26,8 @@ use crate::store::redb::tables::rollups::ReadRollups;
 use crate::store::redb::tables::row::{RawKey, Row, Rows};
 use crate::store::redb::tables::schema::{
     ACTIVITY, Activity, CONVERSATIONS, ConversationSumRows, Conversations, Costs, DROPPED, DroppedTurns, ERASED,
-    Erased, INDEX, KEYS, Keys, LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS,
-    Positions, RollupKey, Rollups, StepKey, TURNS, Turns,
+    Erased, INDEX, ImportedSums, KEYS, Keys, LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns,
+    POSITIONS, Positions, RollupKey, Rollups, StepKey, TURNS, Turns,
 };
 use crate::turn::{ConversationId, Ordinal};
 
@@ -332,6 +332,11 @@ impl<'txn> Tables<'txn> {
 
     pub(super) fn label(label: &[u8]) -> Result<(), Wrong> {
         drop(decode_plain::<RollupLabel>(Labels::WHAT, label)?);
+        Ok(())
+    }
+
+    pub(super) fn imported(note: &[u8]) -> Result<(), Wrong> {
+        drop(decode_plain::<BreakdownRow>(ImportedSums::WHAT, note)?);
         Ok(())
     }
 

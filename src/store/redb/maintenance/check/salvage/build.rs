@@ -33,8 +33,8 @@ use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::row::{self, Rows};
 use crate::store::redb::tables::schema::{
-    CONVERSATIONS, Conversations, DroppedTurns, ERASURES, ErasedCosts, ErasedRollups, LOST_JOURNAL_ROWS, LOST_TURNS,
-    OPEN_TURNS, OpenTurns, Positions, ROWS, TURNS, Turns, copy_tables, count_live_bytes, make_tables,
+    CONVERSATIONS, Conversations, DroppedTurns, ERASURES, ErasedCosts, ErasedRollups, ImportedSums, LOST_JOURNAL_ROWS,
+    LOST_TURNS, OPEN_TURNS, OpenTurns, Positions, ROWS, TURNS, Turns, copy_tables, count_live_bytes, make_tables,
 };
 use crate::store::redb::tables::write::begin_write;
 use crate::turn::RunningTime;
@@ -189,6 +189,9 @@ fn scanned(file: &PageFile, txn: &WriteTransaction) -> Result<(Staged, Ids, Eras
         || is_erasing && reached.lacks(Turns::NAME)
     {
         unknown.push(Loss::SumsOfErasedTurns);
+    }
+    if reached.lacks(ImportedSums::NAME) {
+        unknown.push(Loss::NotesOfImportedSums);
     }
     let (erased, old) = (Vec::new(), BTreeSet::new());
     Ok((Staged { expected, running, lost_before, erased, unknown, old, is_partial }, ids, erased_keys))

@@ -13,8 +13,8 @@ use crate::store::redb::tables::indexed::{Indexed, StoredOrdinal};
 use crate::store::redb::tables::meta::{META, store_id_among};
 use crate::store::redb::tables::row::{CheckedKey, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
-    ConversationSumRows, Costs, ErasedCosts, ErasedRollups, INDEX, Positions, ROWS, Role, Rollups, TURNS, TableVisitor,
-    visit_tables,
+    ConversationSumRows, Costs, ErasedCosts, ErasedRollups, INDEX, ImportedSums, Positions, ROWS, Role, Rollups, TURNS,
+    TableVisitor, visit_tables,
 };
 
 /// Rows of pages that no sound page leads to: name of the table, key, and the checksum, which distinguishes different
@@ -25,7 +25,7 @@ pub(super) const FOUND: TableDefinition<(&str, &[u8], u64), &[u8]> = TableDefini
 const DERIVED: [&str; 3] = [Rollups::NAME, Costs::NAME, ConversationSumRows::NAME];
 
 /// The tables whose rows change and do not say which of them is the latest, so a row of an unknown time is not taken.
-const TIMELESS: [&str; 2] = [ErasedRollups::NAME, ErasedCosts::NAME];
+const TIMELESS: [&str; 3] = [ErasedRollups::NAME, ErasedCosts::NAME, ImportedSums::NAME];
 
 fn widths<K: Key, V: Value>() -> Widths {
     Widths { key: K::fixed_width(), value: V::fixed_width() }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use redb::{Database, Key, ReadableTable, TableDefinition, TableHandle, Value, WriteTransaction};
 
 use super::set_up::{id, open, sound, told, turn};
-use crate::report::NoPrices;
+use crate::report::{BreakdownRow, NoPrices, RollupLabel};
 use crate::settings::StoreSettings;
 use crate::store::redb::maintenance::check::{check, repair};
 use crate::store::redb::maintenance::compact::compact;
@@ -13,7 +13,7 @@ use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::schema::{Role, TableVisitor, visit_tables};
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::writer::backoff::Backoff;
-use crate::store::{Commit, DropTurns, Location, RedbEngine, Version};
+use crate::store::{Commit, DropTurns, ErasedSums, Location, RedbEngine, Version};
 use crate::turn::{Done, EpochMillis, Progress, TurnLabels, Usage};
 
 /// Changes the first byte of the last row of the `nth` table of data, and notes the name of the table.
@@ -107,6 +107,12 @@ pub(in crate::store::redb::maintenance) async fn filled() -> tempfile::TempDir {
         }
     }
     assert_eq!(dropped, 1);
+    let sums = ErasedSums {
+        id: "000000000000000000000000000000ab-0000000000000000-0000000000000007".parse().unwrap(),
+        label: RollupLabel::default(),
+        sums: BreakdownRow::default(),
+    };
+    assert_eq!(store.take_erased_sums(vec![sums]).await, Ok(1));
     store.close().await;
     compact(directory.path(), Arc::new(NoPrices)).unwrap();
     // Nothing runs in the background, so the rows are not removed before the store is closed.
