@@ -151,9 +151,8 @@ impl Workload {
                 6 if model.all().next().is_some() => {
                     let known: Vec<_> = model.all().map(|turn| &turn.metrics.turn_id).collect();
                     let known = known[self.random.below(known.len())];
-                    if model.open.contains_key(known) {
-                        continue;
-                    }
+                    // The turn may have been dropped, and opened anew since. It begins anew once more.
+                    open.retain(|staged| staged.turn.id != *known);
                     let turn = OpenTurn::new(known.clone());
                     if self.random.once_in(2) {
                         commit.sealed.push(self.seal(&turn));
