@@ -1,9 +1,9 @@
 use actix::{Actor, MailboxError, Recipient};
 
 use crate::actors::{
-    BackUp, BuildReport, CheckWrite, CountWork, Erase, Facts, Feed, FeedStart, FindRevision, InspectConversation,
-    InspectRetention, InspectStore, InspectSweeper, ListConversations, ListOpenTurns, ListSealed, ListTurns, Load,
-    Observe, RetentionReport, Scrub, StoreReader, StoreReport, SweeperReport, WorkCounts,
+    BackUp, BuildReport, CheckWrite, CountWork, Erase, Facts, Feed, FeedStart, FindRevision, Import,
+    InspectConversation, InspectRetention, InspectStore, InspectSweeper, ListConversations, ListOpenTurns, ListSealed,
+    ListTurns, Load, Observe, RetentionReport, Scrub, StoreReader, StoreReport, SweeperReport, WorkCounts,
 };
 use crate::store::ListSealedError;
 
@@ -18,11 +18,13 @@ pub struct Handles {
     pub operations: Operations,
 }
 
-/// Takes events in, and erases conversations.
+/// Takes events and exported turns in, and erases conversations.
 #[derive(Clone)]
 pub struct Intake {
     /// Takes the events of one conversation.
     pub observe: Recipient<Observe>,
+    /// Imports sealed turns into one conversation.
+    pub import: Recipient<Import>,
     /// Erases a conversation.
     pub erase: Recipient<Erase>,
     /// The amount of work in progress, so that a caller can refuse more before it reads it.

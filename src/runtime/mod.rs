@@ -329,7 +329,12 @@ impl Runtime {
             Sweeper::new(recipients, running, Arc::new(SystemStopwatch::default()), turns)
         });
         let handles = Handles {
-            intake: Intake { observe: directory.clone().recipient(), erase: directory.clone().recipient(), load },
+            intake: Intake {
+                observe: directory.clone().recipient(),
+                import: directory.clone().recipient(),
+                erase: directory.clone().recipient(),
+                load,
+            },
             reads: Reads {
                 list_turns: store.clone().recipient(),
                 list_open_turns: store.clone().recipient(),

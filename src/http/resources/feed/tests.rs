@@ -91,6 +91,7 @@ impl Worker {
         let handles = Handles {
             intake: Intake {
                 observe: directory.clone().recipient(),
+                import: directory.clone().recipient(),
                 erase: directory.clone().recipient(),
                 load: Load::new(1),
             },
