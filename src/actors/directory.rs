@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::conversation::{
-    Abandon, Conversation, ConversationReport, Erase, EraseError, InspectConversation, LoggedWarnings, Memory, Observe,
-    ObserveError, Receipt, StoreRecipients,
+    Abandon, Conversation, ConversationReport, Erase, EraseError, Import, ImportError, ImportReceipt,
+    InspectConversation, LoggedWarnings, Memory, Observe, ObserveError, Receipt, StoreRecipients,
 };
 use super::end::{AwaitEnd, never};
 use super::facts::Facts;
@@ -207,6 +207,15 @@ impl From<Refusal> for EraseError {
     }
 }
 
+impl From<Refusal> for ImportError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Overloaded => Self::Overloaded,
+            Refusal::ShuttingDown => Self::ShuttingDown,
+        }
+    }
+}
+
 /// Counts as one unanswered message until it is dropped, even if the sender has gone.
 struct Ticket {
     state: Rc<ActorState>,
@@ -266,6 +275,26 @@ impl Handler<Abandon> for Directory {
 
     fn handle(&mut self, abandon: Abandon, _: &mut Self::Context) -> Self::Result {
         self.pass_on(&abandon.conversation_id.clone(), abandon)
+    }
+}
+
+impl Handler<Import> for Directory {
+    type Result = ResponseFuture<Result<ImportReceipt, ImportError>>;
+
+    fn handle(&mut self, import: Import, _: &mut Self::Context) -> Self::Result {
+        let id = import.conversation_id.clone();
+        let (address, ticket) = match self.admit(&id) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return Box::pin(async move { Err(refusal.into()) }),
+        };
+        let answer = address.send(import);
+        Box::pin(async move {
+            let answer = answer.await.unwrap_or(Err(ImportError::ActorGone));
+            if answer == Err(ImportError::ActorGone) {
+                ticket.count_death(&id);
+            }
+            answer
+        })
     }
 }
 

@@ -10,8 +10,8 @@
 //!      v                                        commit     Store ------> engine
 //!   Directory ----------------> Conversation ------------>   ^             ^
 //!      ^      Observe, Abandon,     |      OpenConversation, |             |
-//!      |      Erase                 |      EraseConversation |             |
-//!      | Observe, Erase             v                        |         StoreReader
+//!      |      Import, Erase         |      EraseConversation |             |
+//!      | Observe, Import, Erase     v                        |         StoreReader
 //!   callers                       Facts                   callers          ^
 //!                                   |                                      |
 //!                                   v                            callers on its thread
@@ -62,6 +62,7 @@
 //! - `tests`: directory and sweeper, with paused time.
 //! - `death_tests`: actors that panic or end.
 //! - `feed_tests`: feeds beside commits, and what a failing or closing store does to them.
+//! - `import_tests`: imports of sealed turns beside other work.
 //! - `overload_tests`: more work than the limits allow.
 //! - `retire_tests`: idle conversations are retired, and nothing is lost.
 //! - `model_tests`: directory, conversations and store against a simple model of the contract.
@@ -75,6 +76,8 @@ mod facts;
 mod feed;
 #[cfg(test)]
 mod feed_tests;
+#[cfg(test)]
+mod import_tests;
 mod load;
 #[cfg(test)]
 mod model_tests;
@@ -97,8 +100,8 @@ pub(crate) use end::AwaitEnd;
 pub(crate) use open_changes::OpenWatch;
 
 pub use conversation::{
-    Abandon, Conversation, ConversationReport, Erase, EraseError, InspectConversation, Observe, ObserveError, Receipt,
-    StoreRecipients, TurnReceipt,
+    Abandon, Conversation, ConversationReport, Erase, EraseError, Import, ImportError, ImportReceipt,
+    InspectConversation, Observe, ObserveError, Receipt, StoreRecipients, TurnReceipt,
 };
 pub use directory::{CountWork, Directory, Drain, WorkCounts};
 pub use facts::{Fact, Facts, Subscription, TurnSealed};

@@ -34,6 +34,7 @@ pub(crate) enum PageAccess {
 const READ: &str = "GET, HEAD";
 
 pub(crate) const EVENTS: Route = Route { path: "/events", methods: "POST", pages: PageAccess::OfOwnOrigin };
+pub(crate) const IMPORT: Route = Route { path: "/import", methods: "POST", pages: PageAccess::OfOwnOrigin };
 pub(crate) const METRICS: Route =
     Route { path: "/conversations/{id}/metrics", methods: READ, pages: PageAccess::OfAllowedOrigins };
 pub(crate) const TURNS: Route =
@@ -59,8 +60,9 @@ pub(crate) const HEALTH: Route = Route { path: "/health", methods: READ, pages: 
 pub(crate) const READY: Route = Route { path: "/ready", methods: READ, pages: PageAccess::OfOwnOrigin };
 pub(crate) const BACKUP: Route = Route { path: "/backup", methods: "GET", pages: PageAccess::None };
 
-pub(crate) const ROUTES: [&Route; 15] = [
+pub(crate) const ROUTES: [&Route; 16] = [
     &EVENTS,
+    &IMPORT,
     &METRICS,
     &TURNS,
     &SUMMARY,

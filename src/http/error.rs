@@ -76,6 +76,9 @@ pub(crate) enum ApiError {
     /// events.
     #[error("{message}")]
     Refused { message: String, rest: Box<Acknowledged> },
+    /// An import ended at this line. All lines before it are imported, and the counts say what became of them.
+    #[error("line {line}: {why}")]
+    ImportEnded { line: u64, why: ImportEnd, imported: u64, duplicates: u64 },
     #[error("Failed to load conversation metrics")]
     LoadFailed,
     #[error("the store could not be read; the log says why")]
@@ -85,6 +88,45 @@ pub(crate) enum ApiError {
     /// The service cannot serve the request now. Sending the same request again later helps.
     #[error(transparent)]
     Unavailable(Unavailable),
+}
+
+/// The reason why an import ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ImportEnd {
+    #[error("{0}")]
+    BadLine(String),
+    /// The text names the setting.
+    #[error("{0}")]
+    TurnTooLarge(String),
+    #[error("the line needs more memory than all bodies together may have (`http.max_buffered_bytes`)")]
+    TooLarge,
+    #[error(
+        "{0}, and it is unknown whether this line and some after it were imported: import the same lines again later"
+    )]
+    Unavailable(&'static str),
+    #[error(
+        "for {limit_ms} ms less than {bytes_per_second} bytes a second of the body arrived: import the same lines again, \
+         faster"
+    )]
+    Stalled { limit_ms: u128, bytes_per_second: usize },
+    #[error("the body ended too early: import the same lines again")]
+    Broken,
+    #[error("the gzip body is cut off, so this line and all lines after it are missing")]
+    CutGzip,
+    #[error("the body is not valid gzip, so this line and all lines after it cannot be trusted")]
+    InvalidGzip,
+}
+
+impl ImportEnd {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::BadLine(_) | Self::Broken | Self::CutGzip | Self::InvalidGzip => StatusCode::BAD_REQUEST,
+            Self::TurnTooLarge(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Stalled { .. } => StatusCode::REQUEST_TIMEOUT,
+        }
+    }
 }
 
 /// The reason why a segment of a path is not the id of a conversation.
@@ -155,6 +197,7 @@ impl ResponseError for ApiError {
             | Self::TooManyTurns => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Refused { .. } | Self::TooManyModels { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::ImportEnded { why, .. } => why.status_code(),
             Self::LoadFailed | Self::ReadFailed => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ThroughputFailed => StatusCode::BAD_GATEWAY,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -168,10 +211,12 @@ impl ResponseError for ApiError {
                 response.insert_header((header::ALLOW, *allowed));
             }
             // If the connection stayed open, the rest of the body would be read as the next request.
-            Self::BodyTimeout { .. } | Self::BodyStalled { .. } => {
+            Self::BodyTimeout { .. }
+            | Self::BodyStalled { .. }
+            | Self::ImportEnded { why: ImportEnd::Stalled { .. }, .. } => {
                 response.force_close();
             }
-            Self::Unavailable(_) => {
+            Self::Unavailable(_) | Self::ImportEnded { why: ImportEnd::Unavailable(_), .. } => {
                 response.insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS));
             }
             _ => {}
@@ -181,6 +226,9 @@ impl ResponseError for ApiError {
         match self {
             Self::BadEvent { line, .. } => body.line = Some(*line),
             Self::Refused { rest, .. } => body.rest = Some(rest),
+            Self::ImportEnded { line, imported, duplicates, .. } => {
+                (body.line, body.imported, body.duplicates) = (Some(*line), Some(*imported), Some(*duplicates));
+            }
             _ => {}
         }
         response.json(body)
@@ -193,13 +241,17 @@ pub(crate) struct ErrorBody<'a> {
     error: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    imported: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duplicates: Option<u64>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     rest: Option<&'a Acknowledged>,
 }
 
 impl<'a> ErrorBody<'a> {
     pub(crate) fn new(error: &'a str) -> Self {
-        Self { error, line: None, rest: None }
+        Self { error, line: None, imported: None, duplicates: None, rest: None }
     }
 }
 

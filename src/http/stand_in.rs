@@ -1,6 +1,6 @@
 //! A system for tests that answers as the test says, and functions with which tests send requests to the application.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -26,9 +26,9 @@ use super::access::{PAGES, ROUTES, Route};
 use super::middleware::host::Hosts;
 use super::transport::server::app;
 use crate::actors::{
-    BackUp, BeginExport, BuildReport, CheckWrite, Erase, EraseError, Facts, FindRevision, ListConversations,
-    ListErasedSums, ListOpenTurns, ListSealed, ListTurns, Load, Observe, ObserveError, Receipt, RetentionReport,
-    StoreReport, SweeperReport, TurnReceipt, WorkCounts,
+    BackUp, BeginExport, BuildReport, CheckWrite, Erase, EraseError, Facts, FindRevision, Import, ImportError,
+    ImportReceipt, ListConversations, ListErasedSums, ListOpenTurns, ListSealed, ListTurns, Load, Observe,
+    ObserveError, Receipt, RetentionReport, StoreReport, SweeperReport, TurnReceipt, WorkCounts,
 };
 use crate::report::{Breakdown, Grouping, Period, Rollup, Selection};
 use crate::runtime::{Handles, Intake, Operations, Reads};
@@ -72,6 +72,8 @@ pub(super) struct StandIn {
     pub(super) too_many_rows: bool,
     /// Whether costs are being computed anew with new prices.
     pub(super) is_repricing: bool,
+    /// The outcomes of the first imports. All later ones import every turn.
+    pub(super) imports: VecDeque<Result<ImportReceipt, ImportError>>,
     /// The outcome of every erasure. Without one, there is nothing to erase.
     pub(super) erasure: Option<Result<bool, EraseError>>,
     /// The outcome of a readiness check. Without one, the check hangs, and so do questions about the state of the
@@ -101,6 +103,7 @@ pub(super) struct Seen {
     pub(super) ranges: Vec<TurnRange>,
     /// The conversations whose revision was asked for.
     pub(super) found: Vec<ConversationId>,
+    pub(super) imports: Vec<Import>,
     /// The conversations that were erased.
     pub(super) erased: Vec<ConversationId>,
 }
@@ -118,6 +121,7 @@ impl StandIn {
         let handles = Handles {
             intake: Intake {
                 observe: system.clone().recipient(),
+                import: system.clone().recipient(),
                 erase: system.clone().recipient(),
                 take_erased_sums: Probe::start(|_| pending()).recipient(),
                 load: Load::new(usize::from(!full)),
@@ -369,6 +373,16 @@ impl Handler<FindRevision> for StandIn {
         let lineage = Lineage(Uuid::from_u128(7 + u128::from(self.another_store)));
         let life = Life(5 + self.earlier_lives);
         MessageResult(self.may_read().map(|()| Revision::new(lineage, life, sealed_turns)))
+    }
+}
+
+impl Handler<Import> for StandIn {
+    type Result = MessageResult<Import>;
+
+    fn handle(&mut self, import: Import, _: &mut Self::Context) -> Self::Result {
+        let all = ImportReceipt { imported: import.turns.len() as u64, duplicates: 0 };
+        self.seen.lock().unwrap().imports.push(import);
+        MessageResult(self.imports.pop_front().unwrap_or(Ok(all)))
     }
 }
 

@@ -1,7 +1,7 @@
 use actix::{Actor, MailboxError, Recipient};
 
 use crate::actors::{
-    BackUp, BeginExport, BuildReport, CheckWrite, CountWork, Erase, Facts, Feed, FeedStart, FindRevision,
+    BackUp, BeginExport, BuildReport, CheckWrite, CountWork, Erase, Facts, Feed, FeedStart, FindRevision, Import,
     InspectConversation, InspectRetention, InspectStore, InspectSweeper, ListConversations, ListErasedSums,
     ListOpenTurns, ListSealed, ListTurns, Load, Observe, RetentionReport, Scrub, StoreReader, StoreReport,
     SweeperReport, TakeErasedSums, WorkCounts,
@@ -19,11 +19,13 @@ pub struct Handles {
     pub operations: Operations,
 }
 
-/// Takes events and imported sums in, and erases conversations.
+/// Takes events, exported turns and exported sums in, and erases conversations.
 #[derive(Clone)]
 pub struct Intake {
     /// Takes the events of one conversation.
     pub observe: Recipient<Observe>,
+    /// Imports sealed turns into one conversation.
+    pub import: Recipient<Import>,
     /// Erases a conversation.
     pub erase: Recipient<Erase>,
     /// Takes in sums of erased turns that another store has exported.

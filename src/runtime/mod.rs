@@ -331,6 +331,7 @@ impl Runtime {
         let handles = Handles {
             intake: Intake {
                 observe: directory.clone().recipient(),
+                import: directory.clone().recipient(),
                 erase: directory.clone().recipient(),
                 take_erased_sums: store.clone().recipient(),
                 load,

@@ -21,7 +21,8 @@ section! {
 
         /// The time limit for the body of a request. A body longer than `max_body_bytes` gets this time once more for
         /// each multiple of that size, so that a long body of ignored events has enough time. A client whose body was
-        /// ended should send the same events again.
+        /// ended should send the same events again. The body of an import has no limit, as long as it arrives at
+        /// `min_bytes_per_second`.
         body_timeout: Duration = Duration::from_secs(30);
 
         /// A body that stalls for this time, or falls this far behind `min_bytes_per_second`, is ended, because the
@@ -62,12 +63,12 @@ section! {
         max_body_bytes: usize = 16 * 1024 * 1024, 1024..=1 << 30;
 
         /// Bytes of one request's body in total (1 GiB), after decompression, including ignored events and white space.
-        /// This limits the work, not the memory: only events that count are held.
+        /// This limits the work, not the memory: only events that count are held. An import has no such limit.
         max_transfer_bytes: usize = 1024 * 1024 * 1024, BYTES;
 
-        /// Bytes of one event that counts (4 MiB); most have a few hundred. Up to this many bytes of a line are held
-        /// until the type of its event is known. A longer line, such as a tool's result, is accepted if its event is
-        /// ignored.
+        /// Bytes of one event that counts, or of one line of an import (4 MiB); most have a few hundred. Up to this many
+        /// bytes of a line are held until the type of its event is known. A longer line, such as a tool's result, is
+        /// accepted if its event is ignored.
         max_line_bytes: usize = 4 * 1024 * 1024, 1024..=1 << 30;
 
         /// Bytes of all request bodies held in memory at one time (256 MiB): the lines that count and the events parsed

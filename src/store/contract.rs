@@ -142,11 +142,13 @@ impl Commit {
             let steps = change.steps.iter().map(|(_, step)| Self::STAGED_BYTES + step.text_bytes());
             Self::STAGED_BYTES + change.turn_id.as_str().len() + change.head.text_bytes() + steps.sum::<usize>()
         });
-        let sealed = self
-            .sealed
-            .iter()
-            .map(|turn| Self::SEALED_BYTES + turn.text_bytes() + Self::SEALED_STEP_BYTES * turn.metrics.steps.len());
+        let sealed = self.sealed.iter().map(Self::sealed_bytes);
         Self::BASE_BYTES + self.conversation_id.as_str().len() + staged.chain(sealed).sum::<usize>()
+    }
+
+    /// Returns the number of bytes that limits count for one sealed turn of a commit.
+    pub(crate) fn sealed_bytes(turn: &SealedTurn) -> usize {
+        Self::SEALED_BYTES + turn.text_bytes() + Self::SEALED_STEP_BYTES * turn.metrics.steps.len()
     }
 
     const BASE_BYTES: usize = 384;

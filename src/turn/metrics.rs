@@ -125,7 +125,7 @@ pub struct StoredTurn {
     /// Its place in the conversation.
     pub ordinal: Ordinal,
     /// The moment at which the service sealed the turn, in milliseconds since 1970. It never goes back within a
-    /// conversation.
+    /// conversation, except where imported turns keep their moments.
     pub sealed_at: EpochMillis,
     /// The moment at which the turn ended by its kernel's clock, in milliseconds since 1970, if the kernel sent a
     /// plausible moment.

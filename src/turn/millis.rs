@@ -29,7 +29,7 @@ impl Millis {
 
     /// Reads a duration from a kernel. A duration that is null or negative counts as absent: a kernel's clock may step
     /// back.
-    pub(super) fn read_reported<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
+    pub(crate) fn read_reported<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
         let number: Option<f64> = Deserialize::deserialize(deserializer)?;
         match number {
             Some(number) if !number.is_finite() => Err(de::Error::custom("must be a finite number")),

@@ -43,7 +43,7 @@ mod millis;
 mod open;
 mod ordinal;
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 mod reader;
 mod running_time;
 mod usage;
@@ -60,7 +60,7 @@ pub use line::bad_event::BadEvent;
 pub use line::parse_line;
 #[cfg(feature = "server")]
 pub(crate) use line::{
-    ARRAY, Encoding, EventStream, Framing, Line, Mention, Shape, is_array, keep_edges, mentions, type_name,
+    ARRAY, Encoding, EventStream, Framing, Line, Mention, Shape, TurnObject, is_array, keep_edges, mentions, type_name,
 };
 pub use metrics::{SealedTurn, StepDetails, StepMetrics, StoredTurn, TurnMetrics};
 pub use millis::{EpochMillis, InvalidMillis, Millis};

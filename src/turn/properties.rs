@@ -120,7 +120,7 @@ fn folded<'a>(events: impl IntoIterator<Item = &'a Progress>) -> OpenTurn {
     turn
 }
 
-fn stored_turn() -> impl Strategy<Value = StoredTurn> {
+pub(crate) fn stored_turn() -> impl Strategy<Value = StoredTurn> {
     // Characters that may need an escape are frequent.
     let text = |allowed: &'static str| {
         proptest::collection::vec(prop_oneof![Just('"'), Just('\\'), any::<char>()], 0..9)

@@ -97,7 +97,7 @@ impl<'a> Draft<'a> {
     /// into the same batch of the store.
     pub(super) const FULL_TURNS: usize = TURNS_AT_ONCE / 2;
     /// A draft whose commit has this many bytes takes no further work.
-    const FULL_BYTES: usize = 1024 * 1024;
+    pub(super) const FULL_BYTES: usize = 1024 * 1024;
 
     pub(super) fn new(conversation_id: &'a ConversationId, known: &'a KnownTurns, limits: Limits, now: Now) -> Self {
         let open = known.open.extent();

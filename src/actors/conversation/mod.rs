@@ -2,10 +2,12 @@
 //! senders.
 //!
 //! - `observe`: the messages that change turns, and their answer.
+//! - `import`: the message that imports sealed turns, and its answer.
 //! - `erase`: the message that erases the conversation.
 //! - `draft`: the changes that a batch of work makes to the turns. Pure.
 //! - `touched`: the turns that a draft has changed or looked at. Pure.
 //! - `parts`: messages of many events, which become several commits. Pure.
+//! - `import_parts`: the turns of an import, which may become several commits too. Pure.
 //! - `open_change`: the change of one open turn. Pure.
 //! - `known`: the durable state of the conversation, as far as its actor knows it. Pure.
 //! - `memory`: bounds the open turns that all conversations hold in memory.
@@ -14,6 +16,8 @@
 
 mod draft;
 mod erase;
+mod import;
+mod import_parts;
 mod known;
 mod logged;
 mod memory;
@@ -33,11 +37,13 @@ use actix::{
 use tokio::sync::oneshot;
 
 pub use self::erase::{Erase, EraseError};
+pub use self::import::{Import, ImportError, ImportReceipt};
 pub(super) use self::logged::LoggedWarnings;
 pub(super) use self::memory::Memory;
 pub use self::observe::{Abandon, Observe, ObserveError, Receipt, TurnReceipt};
 
 use self::draft::{Draft, Limits, NotTaken, Now, ReceiptBuilder, Work};
+use self::import_parts::ImportParts;
 use self::known::{Known, KnownTurns};
 use self::memory::{Permit, Rest};
 use self::parts::{Parts, end_of_part};
@@ -82,7 +88,7 @@ pub struct Conversation {
     rest: Option<Rest>,
     /// Work that arrived while the store was busy with earlier work. It becomes one commit, or several if it is too
     /// much for one.
-    waiting: VecDeque<Task>,
+    waiting: VecDeque<Waiting>,
     /// The senders that wait for the conversation to be erased. That comes before the waiting tasks.
     erasing: Vec<oneshot::Sender<Result<bool, EraseError>>>,
     /// Whether the actor waits for the store or for memory.
@@ -98,6 +104,35 @@ pub struct Conversation {
 struct Held {
     known: Known,
     permit: Permit,
+}
+
+/// Work that waits for its commit.
+enum Waiting {
+    Task(Task),
+    /// Turns to import. They are in no commit with other work, because only imported turns keep their moments.
+    Import(ImportTask),
+}
+
+impl Waiting {
+    fn refuse(self, fault: Fault) {
+        match self {
+            Self::Task(task) => task.answer(Err(ObserveError::StoreUnavailable(fault))),
+            Self::Import(import) => import.answer(Err(ImportError::StoreUnavailable(fault))),
+        }
+    }
+}
+
+/// Turns to import, with the sender that waits for the answer.
+struct ImportTask {
+    parts: ImportParts,
+    reply: oneshot::Sender<Result<ImportReceipt, ImportError>>,
+}
+
+impl ImportTask {
+    /// Sends the answer. If the sender has gone, the answer is dropped.
+    fn answer(self, result: Result<ImportReceipt, ImportError>) {
+        let _ = self.reply.send(result);
+    }
 }
 
 /// A piece of work, with the sender that waits for the answer.
@@ -177,7 +212,7 @@ impl Conversation {
     fn enqueue(&mut self, work: Work, ctx: &mut Context<Self>) -> ResponseFuture<Result<Receipt, ObserveError>> {
         let (reply, answer) = oneshot::channel();
         let parts = if let Work::Observe(events) = &work { Parts::of(events).map(Box::new) } else { None };
-        self.waiting.push_back(Task { work, reply, looked_up: false, parts });
+        self.waiting.push_back(Waiting::Task(Task { work, reply, looked_up: false, parts }));
         self.advance(ctx);
         Box::pin(async { answer.await.unwrap_or(Err(ObserveError::ActorGone)) })
     }
@@ -202,15 +237,18 @@ impl Conversation {
         let mut tasks = Vec::new();
         let mut turn_ids = None;
         while !(draft.is_full() || self.one_by_one > 0 && !tasks.is_empty())
-            && let Some(task) = self.waiting.pop_front()
+            && let Some(waiting) = self.waiting.pop_front()
         {
-            if task.parts.is_some() {
-                if tasks.is_empty() {
-                    return self.advance_parts(task, held, now, ctx);
+            let task = match waiting {
+                Waiting::Task(task) if task.parts.is_none() => task,
+                Waiting::Task(task) if tasks.is_empty() => return self.advance_parts(task, held, now, ctx),
+                Waiting::Import(import) if tasks.is_empty() => return self.advance_import(import, held, ctx),
+                // Each of these becomes a commit of its own, after the one with the tasks before it.
+                waiting => {
+                    self.waiting.push_front(waiting);
+                    break;
                 }
-                self.waiting.push_front(task);
-                break;
-            }
+            };
             let (refusal, unresolved) = match draft.take(&task.work, task.looked_up) {
                 Ok(receipt_builder) => {
                     tasks.push((task, receipt_builder));
@@ -226,7 +264,7 @@ impl Conversation {
                 Some(refusal) if task.looked_up || unresolved.is_empty() => task.answer(Err(refusal)),
                 _ => {
                     // Later tasks wait as well, so that events are folded in the order of their messages.
-                    self.waiting.push_front(Task { looked_up: tasks.is_empty(), ..task });
+                    self.waiting.push_front(Waiting::Task(Task { looked_up: tasks.is_empty(), ..task }));
                     turn_ids = Some(unresolved);
                     break;
                 }
@@ -291,7 +329,7 @@ impl Conversation {
             Ok(state) if is_last && !task.looked_up && state.has_unknown_failures() => None,
             Ok(state) => {
                 **parts = if is_last { Parts::taking() } else { Parts::Checking { next: end, state: Some(state) } };
-                self.waiting.push_front(task);
+                self.waiting.push_front(Waiting::Task(task));
                 self.held = Some(held);
                 return self.pause(ctx);
             }
@@ -306,7 +344,8 @@ impl Conversation {
                 self.pause(ctx);
             }
             _ => {
-                self.waiting.push_front(Task { looked_up: true, parts: Some(Box::new(Parts::checking())), ..task });
+                let parts = Some(Box::new(Parts::checking()));
+                self.waiting.push_front(Waiting::Task(Task { looked_up: true, parts, ..task }));
                 self.load(unresolved, held.permit, ctx);
             }
         }
@@ -344,7 +383,7 @@ impl Conversation {
                 parts.remember(sealed_before);
                 parts.remember(outcomes.iter().filter_map(|(id, outcome)| Some((id.clone(), outcome.ordinal()?))));
             }
-            self.waiting.push_front(task);
+            self.waiting.push_front(Waiting::Task(task));
         }
     }
 
@@ -354,7 +393,7 @@ impl Conversation {
             if let Some(parts) = &mut task.parts {
                 parts.remember(std::mem::take(&mut sealed));
             }
-            self.waiting.push_front(Task { looked_up: false, ..task });
+            self.waiting.push_front(Waiting::Task(Task { looked_up: false, ..task }));
         }
     }
 
@@ -462,13 +501,13 @@ impl Conversation {
                 let known = Known { version, turns: KnownTurns { open, sealed, last_sealed_at } };
                 self.held = Some(Held { known, permit });
             }
-            Ok(Err(fault)) => self.refuse_waiting(&ObserveError::StoreUnavailable(fault)),
-            Err(error) => self.refuse_waiting(&ObserveError::StoreUnavailable(no_answer(error))),
+            Ok(Err(fault)) => self.refuse_waiting(&fault),
+            Err(error) => self.refuse_waiting(&no_answer(error)),
         }
     }
 
-    fn refuse_waiting(&mut self, error: &ObserveError) {
-        self.waiting.drain(..).for_each(|task| task.answer(Err(error.clone())));
+    fn refuse_waiting(&mut self, fault: &Fault) {
+        self.waiting.drain(..).for_each(|waiting| waiting.refuse(fault.clone()));
     }
 
     fn commit(&mut self, tasks: Vec<(Task, ReceiptBuilder)>, commit: Commit, ctx: &mut Context<Self>) {
@@ -549,6 +588,86 @@ impl Conversation {
     }
 }
 
+// Imports.
+impl Conversation {
+    /// Commits the next turns of an import. They open no turn, so they need no memory for open turns.
+    fn advance_import(&mut self, import: ImportTask, held: Held, ctx: &mut Context<Self>) {
+        let commit = import.parts.commit(&self.id, held.known.version);
+        self.held = Some(held);
+        let Some(commit) = commit else {
+            import.answer(Ok(ImportReceipt::default()));
+            return self.pause(ctx);
+        };
+        let commit = Arc::new(commit);
+        let sent = self.store.commit.send(Arc::clone(&commit));
+        self.wait_for(sent, ctx, move |conversation, committed| match committed {
+            Ok(Ok(committed)) => conversation.imported(import, &commit, &committed),
+            Ok(Err(error)) => conversation.not_imported(import, &commit, error),
+            Err(error) => conversation.not_imported(import, &commit, CommitError::Unavailable(no_answer(error))),
+        });
+    }
+
+    fn imported(&mut self, mut import: ImportTask, commit: &Commit, committed: &Committed) {
+        self.conflicts = 0;
+        let mut known = self.held.as_mut().map(|held| &mut held.known);
+        if let Some(known) = &mut known {
+            known.version = committed.version;
+        }
+        for (turn, (id, outcome)) in commit.sealed.iter().zip(&committed.outcomes) {
+            if let Some(known) = &mut known {
+                known.turns.open.remove(id);
+            }
+            if let TurnOutcome::Sealed(ordinal) = outcome {
+                if let Some(known) = &mut known {
+                    // Imported turns keep their moments, so the latest moment may fall, as it does in the store.
+                    known.turns.last_sealed_at = turn.sealed_at;
+                }
+                if let Some(facts) = &self.facts {
+                    facts.tell(|| TurnSealed { conversation_id: self.id.clone(), turn: turn.clone().at(*ordinal) });
+                }
+            }
+        }
+        match import.parts.took(&committed.outcomes) {
+            Some(receipt) => self.end_import(import, Ok(receipt)),
+            None => self.waiting.push_front(Waiting::Import(import)),
+        }
+    }
+
+    fn not_imported(&mut self, mut import: ImportTask, commit: &Commit, error: CommitError) {
+        let error = match error {
+            CommitError::Conflict { .. } => {
+                self.held = None;
+                self.conflicts += 1;
+                tracing::debug!(conversationId = %self.id, %error, "another process changed the conversation");
+                if self.conflicts <= MAX_CONFLICTS {
+                    return self.waiting.push_front(Waiting::Import(import));
+                }
+                self.conflicts = 0;
+                ImportError::Contended
+            }
+            CommitError::Overloaded => ImportError::Overloaded,
+            CommitError::TooLarge { limit, .. } => match import.parts.shrink(commit.sealed.len()) {
+                Ok(()) => return self.waiting.push_front(Waiting::Import(import)),
+                Err(turn_id) => ImportError::TurnTooLarge { turn_id, limit, before: import.parts.receipt() },
+            },
+            CommitError::Unavailable(fault) => {
+                self.held = None;
+                ImportError::StoreUnavailable(fault)
+            }
+        };
+        self.end_import(import, Err(error));
+    }
+
+    /// Answers an import. The log has one line for all its turns, which may be very many.
+    fn end_import(&self, import: ImportTask, result: Result<ImportReceipt, ImportError>) {
+        let ImportReceipt { imported, duplicates } = import.parts.receipt();
+        if imported > 0 {
+            tracing::info!(conversationId = %self.id, imported, duplicates, "turns imported");
+        }
+        import.answer(result);
+    }
+}
+
 fn no_answer(error: MailboxError) -> Fault {
     Fault::unreachable("the store did not answer").caused_by(error)
 }
@@ -576,6 +695,18 @@ impl Handler<Observe> for Conversation {
 
     fn handle(&mut self, observe: Observe, ctx: &mut Self::Context) -> Self::Result {
         self.enqueue(Work::Observe(observe.events), ctx)
+    }
+}
+
+impl Handler<Import> for Conversation {
+    type Result = ResponseFuture<Result<ImportReceipt, ImportError>>;
+
+    fn handle(&mut self, import: Import, ctx: &mut Self::Context) -> Self::Result {
+        let (reply, answer) = oneshot::channel();
+        let parts = ImportParts::new(import.turns, import.imported_from);
+        self.waiting.push_back(Waiting::Import(ImportTask { parts, reply }));
+        self.advance(ctx);
+        Box::pin(async { answer.await.unwrap_or(Err(ImportError::ActorGone)) })
     }
 }
 

@@ -1,36 +1,21 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use actix_web::http::header::{self, HeaderValue};
-use actix_web::mime::Mime;
+use actix_web::HttpRequest;
 use actix_web::web::{Bytes, Payload};
-use actix_web::{HttpMessage, HttpRequest};
-use futures_util::StreamExt;
 use tokio::task::yield_now;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::debug;
 
+use super::arrival::{Arrival, BrokenArrival, Format, SLICE_BYTES, TimeLimit, content_length};
 use super::body_events::{BadLine, BadLines, BodyEvents, BodyReader};
 use super::budget::{ByteBudget, Denied, Reservation};
 use super::inflate::{INFLATER_BYTES, Inflater};
 use crate::http::error::{ApiError, Unavailable};
 use crate::settings::HttpSettings;
-use crate::turn::Framing;
 
 /// How many bytes a request reserves before any of its body has arrived.
-const MIN_RESERVED_BYTES: usize = 4 * 1024;
-
-/// How many bytes of a body are parsed before other requests of the worker get their turn. Parsing them takes about 50
-/// microseconds.
-const SLICE_BYTES: usize = 64 * 1024;
-
-/// The number of chunks of a body, however short, that are taken in before other requests may run on this thread. So
-/// many take a fraction of a millisecond.
-const CHUNKS_AT_ONCE: usize = 256;
-
-/// The media types of a body with one event per line. The first is the usual one.
-const MEDIA_TYPES_OF_LINES: [&str; 4] =
-    ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"];
+pub(crate) const MIN_RESERVED_BYTES: usize = 4 * 1024;
 
 /// The reason for which the last line of a truncated gzip body is refused.
 const CUT_GZIP: &str = "the gzip body is cut off, so this line and all lines after it are missing";
@@ -44,13 +29,6 @@ pub(crate) struct Body {
     pub(crate) reservation: Reservation,
 }
 
-/// The encoding of a body, taken from the head of its request.
-#[derive(Debug, Clone, Copy)]
-struct Format {
-    framing: Framing,
-    is_gzip: bool,
-}
-
 impl Body {
     /// Reads and parses a body while it arrives. An error in the request's head is returned before any of the body is
     /// read.
@@ -61,7 +39,7 @@ impl Body {
         budget: &ByteBudget,
         bad_lines: BadLines,
     ) -> Result<Self, ApiError> {
-        let format = Format::of(request)?;
+        let format = Format::of(request, "event")?;
         if content_length(request) > settings.max_transfer_bytes {
             return Err(CollectError::LongTransfer.told(settings));
         }
@@ -126,6 +104,16 @@ impl From<Denied> for CollectError {
     }
 }
 
+impl From<BrokenArrival> for CollectError {
+    fn from(broken: BrokenArrival) -> Self {
+        match broken {
+            BrokenArrival::Slow(limit) => Self::Slow(limit),
+            BrokenArrival::Stalled => Self::Stalled,
+            BrokenArrival::Broken => Self::Broken,
+        }
+    }
+}
+
 impl CollectError {
     fn told(self, settings: &HttpSettings) -> ApiError {
         match self {
@@ -147,35 +135,16 @@ impl CollectError {
 }
 
 impl Collector<'_> {
-    async fn collect(&mut self, mut payload: Payload) -> Result<(), CollectError> {
-        let started = Instant::now();
-        let mut arrived_bytes = 0_usize;
-        let mut pace = ArrivalPace::new(self.settings);
-        for nth in 1_usize.. {
-            if nth.is_multiple_of(CHUNKS_AT_ONCE) {
-                yield_now().await;
-            }
-            let limit = time_limit(self.settings, arrived_bytes);
-            let (whole_due, waiting) = (started + limit, Instant::now());
-            let due = whole_due.min(pace.due(waiting));
-            let late = if due == whole_due { CollectError::Slow(limit) } else { CollectError::Stalled };
-            let next = timeout_at(due, payload.next()).await.map_err(|_| late)?;
-            let Some(chunk) = next else { break };
-            if let Ok(chunk) = &chunk {
-                pace.arrived(chunk.len(), waiting.elapsed());
-            }
-            let chunk = chunk.map_err(|error| {
-                debug!(%error, "a posted body broke off");
-                CollectError::Broken
-            })?;
-            arrived_bytes = arrived_bytes.saturating_add(chunk.len());
+    async fn collect(&mut self, payload: Payload) -> Result<(), CollectError> {
+        let mut arrival = Arrival::new(payload, self.settings, TimeLimit::ByLength);
+        while let Some(chunk) = arrival.next().await? {
             if self.inflater.is_some() {
-                self.inflate(Some(chunk), started + time_limit(self.settings, arrived_bytes)).await?;
+                self.inflate(Some(chunk), arrival.due()).await?;
             } else {
                 self.take_in(&chunk).await?;
             }
         }
-        self.inflate(None, started + time_limit(self.settings, arrived_bytes)).await
+        self.inflate(None, arrival.due()).await
     }
 
     async fn take_in(&mut self, chunk: &[u8]) -> Result<(), CollectError> {
@@ -189,7 +158,7 @@ impl Collector<'_> {
     }
 
     /// Inflates and parses the next chunk; `None` means the end of the input.
-    async fn inflate(&mut self, chunk: Option<Bytes>, deadline: Instant) -> Result<(), CollectError> {
+    async fn inflate(&mut self, chunk: Option<Bytes>, deadline: Option<Instant>) -> Result<(), CollectError> {
         let Some(inflater) = &mut self.inflater else { return Ok(()) };
         match chunk {
             Some(chunk) => inflater.feed(chunk),
@@ -206,7 +175,7 @@ impl Collector<'_> {
             }
             self.take_slice(&room[..len])?;
             yield_now().await;
-            if Instant::now() > deadline {
+            if deadline.is_some_and(|deadline| Instant::now() > deadline) {
                 return Err(CollectError::Slow(self.settings.body_timeout));
             }
         }
@@ -235,91 +204,6 @@ impl Collector<'_> {
     }
 }
 
-/// The time that a body is behind the minimum rate of arrival. Only time in which the server waits for the body counts.
-struct ArrivalPace {
-    limit: Duration,
-    bytes_per_second: u64,
-    behind: Duration,
-}
-
-impl ArrivalPace {
-    fn new(settings: &HttpSettings) -> Self {
-        let bytes_per_second = settings.min_bytes_per_second.max(1) as u64;
-        Self { limit: settings.stall_timeout, bytes_per_second, behind: Duration::ZERO }
-    }
-
-    /// Returns the time by which more bytes have to arrive, if the wait for them begins now.
-    fn due(&self, now: Instant) -> Instant {
-        now + self.limit.saturating_sub(self.behind)
-    }
-
-    fn arrived(&mut self, bytes: usize, waited: Duration) {
-        let paid = Duration::from_micros((bytes as u64).saturating_mul(1_000_000) / self.bytes_per_second);
-        self.behind = (self.behind + waited).saturating_sub(paid);
-    }
-}
-
-/// Returns how long the whole body may take: `body_timeout`, and once more for every `max_body_bytes` bytes that have
-/// arrived. So a long body of mostly ignored lines has enough time, and a body that stalls does not.
-fn time_limit(settings: &HttpSettings, arrived_bytes: usize) -> Duration {
-    let times = 1 + arrived_bytes / settings.max_body_bytes.max(1);
-    settings.body_timeout.saturating_mul(u32::try_from(times).unwrap_or(u32::MAX))
-}
-
-impl Format {
-    fn of(request: &HttpRequest) -> Result<Self, ApiError> {
-        let is_gzip = match request.headers().get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes) {
-            None => false,
-            Some(encoding) if encoding.eq_ignore_ascii_case(b"identity") => false,
-            Some(encoding) if encoding.eq_ignore_ascii_case(b"gzip") || encoding.eq_ignore_ascii_case(b"x-gzip") => {
-                true
-            }
-            Some(_) => {
-                let sent = as_sent(request, &header::CONTENT_ENCODING);
-                return Err(ApiError::UnsupportedMediaType(format!(
-                    "the content-encoding is {sent}, but must be `gzip`, or none"
-                )));
-            }
-        };
-        let media_type = request.mime_type().ok().flatten();
-        let framing = match media_type.as_ref().map(Mime::essence_str) {
-            Some("application/json") => Framing::Whole,
-            Some(essence) if MEDIA_TYPES_OF_LINES.contains(&essence) => Framing::Lines,
-            _ => {
-                let sent = as_sent(request, &header::CONTENT_TYPE);
-                let [usual, others @ ..] = MEDIA_TYPES_OF_LINES;
-                return Err(ApiError::UnsupportedMediaType(format!(
-                    "the content-type is {sent}, but must be `{usual}` for one event a line (`{}` mean the same), or \
-                     `application/json` for one event",
-                    others.join("`, `")
-                )));
-            }
-        };
-        Ok(Self { framing, is_gzip })
-    }
-}
-
-/// Returns the value of a header as a message quotes it.
-fn as_sent(request: &HttpRequest, name: &header::HeaderName) -> String {
-    const MAX_BYTES: usize = 100;
-    match request.headers().get(name).map(|value| value.to_str()) {
-        None => "missing".to_owned(),
-        Some(Err(_)) => "no readable text".to_owned(),
-        Some(Ok(sent)) => {
-            let shown = &sent[..sent.floor_char_boundary(MAX_BYTES)];
-            let rest = if shown.len() < sent.len() { "..." } else { "" };
-            format!("`{shown}{rest}`")
-        }
-    }
-}
-
-/// Returns the size that the request's head announces. It is 0 for a chunked body, whose size is unknown.
-fn content_length(request: &HttpRequest) -> usize {
-    let value = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    // A number too large for `usize` means a huge body, not a body of unknown size.
-    value.map_or(0, |digits| digits.trim().parse().unwrap_or(usize::MAX))
-}
-
 pub(crate) fn overloaded() -> ApiError {
     ApiError::Unavailable(Unavailable::Overloaded)
 }
@@ -327,9 +211,11 @@ pub(crate) fn overloaded() -> ApiError {
 #[cfg(test)]
 mod tests {
     use actix_web::error::PayloadError;
+    use actix_web::http::header::{self, HeaderValue};
     use actix_web::test::TestRequest;
-    use futures_util::stream;
+    use futures_util::{StreamExt, stream};
 
+    use super::super::arrival::{CHUNKS_AT_ONCE, MEDIA_TYPES_OF_LINES};
     use super::super::inflate::gzip;
     use super::*;
     use crate::actors::Observe;

@@ -4,6 +4,7 @@
 //! [`Route`](super::access::Route).
 //!
 //! - `events`: `POST /events`.
+//! - `import`: `POST /import`.
 //! - `metrics`: `GET /conversations/{id}/metrics`.
 //! - `turns`: `GET /conversations/{id}/turns`.
 //! - `summary`: `GET /conversations/{id}/summary`.
@@ -44,6 +45,7 @@ pub(crate) mod feed;
 pub(crate) mod feed_control;
 pub(crate) mod health;
 pub(crate) mod held_bytes;
+pub(crate) mod import;
 pub(crate) mod metrics;
 pub(crate) mod mount;
 pub(crate) mod parts;

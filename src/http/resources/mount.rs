@@ -5,12 +5,12 @@ use actix_web::{HttpResponse, Resource};
 use super::api::Api;
 use super::feed::hub::Hub;
 use super::{
-    all_turns, backup, conversations, erase, events, export, feed, health, metrics, prices, stats, summary, throughput,
-    turns,
+    all_turns, backup, conversations, erase, events, export, feed, health, import, metrics, prices, stats, summary,
+    throughput, turns,
 };
 use crate::http::access::{
-    ALL_TURNS, BACKUP, CONVERSATION, CONVERSATIONS, EVENTS, EXPORT, FEED, HEALTH, METRICS, PRICES, READY, Route, STATS,
-    SUMMARY, THROUGHPUT, TURNS,
+    ALL_TURNS, BACKUP, CONVERSATION, CONVERSATIONS, EVENTS, EXPORT, FEED, HEALTH, IMPORT, METRICS, PRICES, READY,
+    Route, STATS, SUMMARY, THROUGHPUT, TURNS,
 };
 use crate::http::error::ApiError;
 
@@ -40,6 +40,7 @@ pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
             // One for each worker, because this function runs for each.
             .app_data(Data::new(Hub::default()))
             .service(only(&EVENTS, [web::post().to(events::post)]))
+            .service(only(&IMPORT, [web::post().to(import::post)]))
             .service(only(&METRICS, read(|route| route.to(metrics::get))))
             .service(only(&TURNS, read(|route| route.to(turns::get))))
             .service(only(&SUMMARY, read(|route| route.to(summary::get))))

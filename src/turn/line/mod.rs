@@ -18,6 +18,7 @@
 //! - `stream`: splits bytes that arrive in pieces into events.
 //! - `encoding`: detects bytes that are not UTF-8.
 //! - `wrong_form`: detects a text that has another form than one event a line, such as a JSON array.
+//! - `object`: reads a line that is no event but a sealed turn, by the same rules.
 //! - `mention`: finds the turns that a bad line mentions.
 //! - `edges`: keeps the start and the end of a long bad line, to find the turns in them.
 //! - `tests`: lines that are complete, glued, cut and spliced.
@@ -31,6 +32,8 @@ pub(super) mod flat;
 #[cfg(feature = "server")]
 mod mention;
 mod nesting;
+#[cfg(feature = "server")]
+mod object;
 #[cfg(feature = "server")]
 mod shape;
 #[cfg(feature = "server")]
@@ -58,6 +61,8 @@ pub(crate) use edges::keep_edges;
 pub(crate) use encoding::Encoding;
 #[cfg(feature = "server")]
 pub(crate) use mention::{Mention, mentions};
+#[cfg(feature = "server")]
+pub(crate) use object::TurnObject;
 #[cfg(feature = "server")]
 pub(crate) use shape::{Shape, type_name};
 #[cfg(feature = "server")]

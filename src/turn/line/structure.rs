@@ -1,6 +1,6 @@
 use super::super::wire::EventType;
 use super::nesting::Nesting;
-use super::structure_error::{StructureError, StructureErrorKind, kind_of_value};
+use super::structure_error::{StructureError, StructureErrorKind, Subject, kind_of_value};
 use super::text::plain_len;
 
 /// Follows the structure of one JSON object to its last brace and finds its `type`, in one pass over bytes that may
@@ -212,7 +212,8 @@ impl Structure {
     #[cold]
     fn error(&self, kind: StructureErrorKind, at: usize, is_torn: bool) -> StructureError {
         let Place { fed, line_breaks, line_start, .. } = self.place;
-        StructureError { kind, line: line_breaks + 1, column: fed + at - line_start + 1, is_torn }
+        let (line, column) = (line_breaks + 1, fed + at - line_start + 1);
+        StructureError { kind, line, column, is_torn, subject: Subject::default() }
     }
 
     /// Follows a piece. After an error, `at` is the position of the error.

@@ -11,6 +11,39 @@ pub(super) struct StructureError {
     pub(super) column: usize,
     /// Whether the bytes look like a record that a crash cut off, alone or with the next record after it.
     pub(super) is_torn: bool,
+    /// What the object should be, for the message.
+    pub(super) subject: Subject,
+}
+
+/// What an object should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Subject {
+    #[default]
+    Event,
+    /// A sealed turn, as in an export.
+    #[cfg(feature = "server")]
+    Turn,
+}
+
+impl Subject {
+    /// Returns the word with the indefinite article.
+    fn with_article(self) -> &'static str {
+        match self {
+            Self::Event => "an event",
+            #[cfg(feature = "server")]
+            Self::Turn => "a turn",
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Event => "event",
+            #[cfg(feature = "server")]
+            Self::Turn => "turn",
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,18 +121,20 @@ impl fmt::Display for Shown {
 
 impl fmt::Display for StructureError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subject = self.subject;
+        let a_subject = subject.with_article();
         match self.kind {
             StructureErrorKind::NoObject(0) => {
-                f.write_str("an event must be a JSON object, not NUL bytes, which a crash can leave in a file")
+                write!(f, "{a_subject} must be a JSON object, not NUL bytes, which a crash can leave in a file")
             }
             StructureErrorKind::NoObject(first @ (b'[' | b'"' | b'0'..=b'9' | b'-')) => {
-                write!(f, "an event must be a JSON object, not {}", kind_of_value(first))
+                write!(f, "{a_subject} must be a JSON object, not {}", kind_of_value(first))
             }
             StructureErrorKind::NoObject(first) => {
-                write!(f, "an event must be a JSON object, which begins with `{{`, not {}", Shown(first))
+                write!(f, "{a_subject} must be a JSON object, which begins with `{{`, not {}", Shown(first))
             }
-            StructureErrorKind::CutOff { in_text: true } => f.write_str("the event is cut off within a string"),
-            StructureErrorKind::CutOff { in_text: false } => f.write_str("the event is cut off before its last `}`"),
+            StructureErrorKind::CutOff { in_text: true } => write!(f, "the {subject} is cut off within a string"),
+            StructureErrorKind::CutOff { in_text: false } => write!(f, "the {subject} is cut off before its last `}}`"),
             StructureErrorKind::NoKey(found) => {
                 write!(f, "a key in double quotes must stand here, not {}", Shown(found))
             }
@@ -121,26 +156,29 @@ impl fmt::Display for StructureError {
             StructureErrorKind::Follows { after_carriage_return: true, .. } => {
                 f.write_str("a carriage return alone does not end a line: each line must end with a line feed")
             }
-            StructureErrorKind::Follows { found: b'{', .. } => f.write_str(
-                "another object follows the event: each event must have a line of its own (`curl` keeps \
-                 line breaks with `--data-binary`, not with `-d`)",
+            StructureErrorKind::Follows { found: b'{', .. } => write!(
+                f,
+                "another object follows the {subject}: each {subject} must have a line of its own (`curl` keeps line \
+                 breaks with `--data-binary`, not with `-d`)",
             ),
             StructureErrorKind::Follows { found, .. } => {
-                write!(f, "{} follows the event: each event must have a line of its own", Shown(found))
+                write!(f, "{} follows the {subject}: each {subject} must have a line of its own", Shown(found))
             }
             #[cfg(feature = "server")]
-            StructureErrorKind::FollowsInBody(b'{') => f.write_str(
-                "another object follows the event: an `application/json` body must be one event (post several as \
-                 `application/x-ndjson`, each on a line of its own)",
+            StructureErrorKind::FollowsInBody(b'{') => write!(
+                f,
+                "another object follows the {subject}: an `application/json` body must be one {subject} (post several \
+                 as `application/x-ndjson`, each on a line of its own)",
             ),
             #[cfg(feature = "server")]
             StructureErrorKind::FollowsInBody(found) => {
-                write!(f, "{} follows the event: an `application/json` body must be one event", Shown(found))
+                write!(f, "{} follows the {subject}: an `application/json` body must be one {subject}", Shown(found))
             }
             #[cfg(feature = "server")]
-            StructureErrorKind::ArrayInBody => f.write_str(
-                "an `application/json` body must be one event, not an array (post several as `application/x-ndjson`, \
-                 each on a line of its own)",
+            StructureErrorKind::ArrayInBody => write!(
+                f,
+                "an `application/json` body must be one {subject}, not an array (post several as \
+                 `application/x-ndjson`, each on a line of its own)",
             ),
             StructureErrorKind::TypeNull => return f.write_str("`type` is null, which counts as missing"),
             StructureErrorKind::TypeMissing => return f.write_str("`type` is missing"),
@@ -150,11 +188,12 @@ impl fmt::Display for StructureError {
         write!(f, " (column {})", self.column)?;
         match self.kind {
             StructureErrorKind::CutOff { .. } if self.is_torn => {
-                f.write_str(": an event must be whole, on one line; a crash of its writer can leave half of one")
+                write!(f, ": {a_subject} must be whole, on one line; a crash of its writer can leave half of one")
             }
-            _ if self.is_torn => f.write_str(
-                ": another object begins here, so this may be an event that a crash of its writer cut off, with the next \
-                 event after it on the same line",
+            _ if self.is_torn => write!(
+                f,
+                ": another object begins here, so this may be {a_subject} that a crash of its writer cut off, with the \
+                 next {subject} after it on the same line",
             ),
             _ => Ok(()),
         }

@@ -3,7 +3,7 @@
 use super::super::Label;
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, Deserializer, Expected, MapAccess, Unexpected, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, Expected, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::structure_error::kind_of_value;
@@ -104,6 +104,7 @@ fn in_words(expected: &dyn Expected) -> String {
         "u64" | "i64" | "u32" | "i32" => "a whole number",
         "f64" | "f32" => "a number",
         other if other.starts_with("struct ") || other == "a map" => "an object",
+        "a sequence" => "an array",
         other => other,
     };
     words.to_owned()
@@ -223,7 +224,7 @@ impl<'a> Value<'a> {
                 _ => visitor.visit_string(self.text()?),
             },
             [b'{', ..] => visitor.visit_map(self.fields()),
-            // No field is an array, but `serde` would accept an array in place of an object.
+            // `serde` would accept an array in place of an object. Where an array is wanted, `deserialize_seq` reads it.
             [b'[', ..] => Err(de::Error::invalid_type(Unexpected::Seq, &visitor)),
             token => match Number::read(token) {
                 Some(Number::Whole(number)) => visitor.visit_u64(number),
@@ -246,6 +247,13 @@ impl<'de> Deserializer<'de> for Value<'de> {
         if self.bytes == b"null" { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldError> {
+        match self.bytes {
+            [b'[', inner @ ..] => visitor.visit_seq(Items { rest: inner, at: self.at + 1, count: 0 }),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
         name: &'static str,
@@ -266,7 +274,7 @@ impl<'de> Deserializer<'de> for Value<'de> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct tuple
         tuple_struct map struct enum identifier
     }
 }
@@ -406,6 +414,34 @@ impl<'a> MapAccess<'a> for Fields<'a> {
     fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> Result<V::Value, FieldError> {
         let Some(value) = self.value.take() else { return Err(de::Error::custom("a value is missing")) };
         seed.deserialize(value).map_err(|error| error.about(value).within(&self.name))
+    }
+}
+
+/// The items of an array, in order.
+struct Items<'a> {
+    /// The bytes after the opening bracket or the latest item.
+    rest: &'a [u8],
+    at: usize,
+    /// How many items were read.
+    count: usize,
+}
+
+impl<'a> SeqAccess<'a> for Items<'a> {
+    type Error = FieldError;
+
+    fn next_element_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<Option<T::Value>, FieldError> {
+        let is_between = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',');
+        let between = self.rest.iter().take_while(|byte| is_between(byte)).count();
+        let (rest, at) = (&self.rest[between..], self.at + between);
+        if matches!(rest.first(), None | Some(b']')) {
+            return Ok(None);
+        }
+        let (bytes, rest) = rest.split_at(value_len(rest));
+        (self.rest, self.at) = (rest, at + bytes.len());
+        let value = Value { bytes, at };
+        let index = self.count;
+        self.count += 1;
+        seed.deserialize(value).map(Some).map_err(|error| error.about(value).within(&index.to_string()))
     }
 }
 

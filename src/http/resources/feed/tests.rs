@@ -91,6 +91,7 @@ impl Worker {
         let handles = Handles {
             intake: Intake {
                 observe: directory.clone().recipient(),
+                import: directory.clone().recipient(),
                 erase: directory.clone().recipient(),
                 take_erased_sums: Probe::start(|_| pending()).recipient(),
                 load: Load::new(1),

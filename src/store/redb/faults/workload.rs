@@ -146,8 +146,7 @@ impl Workload {
                     }
                 }
                 // A sealed turn that is sent again, as by a client that had no answer. Its content differs, so that a
-                // test notices if it replaces the first. A turn that was dropped is sealed anew. If it is open again, its
-                // change could be a second one of the same turn.
+                // test notices if it replaces the first. A turn that was dropped is sealed anew.
                 6 if model.all().next().is_some() => {
                     let known: Vec<_> = model.all().map(|turn| &turn.metrics.turn_id).collect();
                     let known = known[self.random.below(known.len())];

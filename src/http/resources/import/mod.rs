@@ -1,0 +1,303 @@
+//! `POST /import`: imports turns while their lines arrive.
+//!
+//! Invariants: the turns of a batch are durable before the next batch is read to its end. The memory in use does not
+//! depend on the length of the body.
+//!
+//! - `send`: sends the turns of a conversation to its actor.
+//! - `tests`: imports into a store in memory.
+
+mod send;
+#[cfg(test)]
+mod tests;
+
+use std::io::ErrorKind;
+
+use actix_web::web::{Bytes, Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio::task::yield_now;
+use tracing::debug;
+
+use self::send::{Ended, TURNS_IN_MESSAGE, add, import_conversation};
+use super::api::Api;
+use super::query::Query;
+use crate::actors::ImportReceipt;
+use crate::http::error::{ApiError, ImportEnd};
+use crate::http::intake::arrival::{Arrival, BrokenArrival, Format, SLICE_BYTES, TimeLimit};
+use crate::http::intake::body::{MIN_RESERVED_BYTES, overloaded};
+use crate::http::intake::budget::{Denied, Reservation};
+use crate::http::intake::import_batch::ImportBatch;
+use crate::http::intake::import_line::{ImportLine, ImportedTurn};
+use crate::http::intake::inflate::{INFLATER_BYTES, Inflater};
+use crate::http::intake::lines::{LineTooLong, Lines};
+use crate::settings::{CONVERSATIONS_AT_ONCE, TURNS_AT_ONCE};
+use crate::store::Position;
+use crate::turn::{Encoding, EpochMillis, Framing};
+
+/// Imports turns as they arrive, batch by batch. Each batch is durable before the next one begins.
+pub(crate) async fn post(api: Data<Api>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, ApiError> {
+    let mut arrival = Arrival::new(payload, &api.settings, TimeLimit::None);
+    let imported = import(&api, &request, &mut arrival).await;
+    if let Err(error) = &imported
+        && !matches!(error, ApiError::ImportEnded { why: ImportEnd::Stalled { .. } | ImportEnd::Broken, .. })
+    {
+        arrival.drain().await;
+    }
+    Ok(HttpResponse::Ok().json(imported?))
+}
+
+/// The answer: what became of the lines.
+#[derive(Debug, Serialize)]
+struct ImportAnswer {
+    imported: u64,
+    duplicates: u64,
+    /// The position in the last line, if the last line is the end of an export.
+    end: Option<String>,
+    /// Whether a line of an export came after the last end, so that the end of that export is missing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    incomplete: bool,
+}
+
+async fn import(api: &Api, request: &HttpRequest, arrival: &mut Arrival<'_>) -> Result<ImportAnswer, ApiError> {
+    Query::read(request.query_string(), &[])?;
+    let format = Format::of(request, "turn")?;
+    if api.handles.intake.load.is_full() {
+        return Err(overloaded());
+    }
+    let reservation = api.budget.reserve(MIN_RESERVED_BYTES).map_err(|_| overloaded())?;
+    let mut importer = Importer {
+        api,
+        lines: Lines::new(format.framing, api.settings.max_line_bytes),
+        is_body: format.framing == Framing::Whole,
+        batch: ImportBatch::default(),
+        inflater: format.is_gzip.then(Inflater::new),
+        reservation,
+        receipt: ImportReceipt::default(),
+        is_begun: false,
+        end: None,
+        incomplete: false,
+    };
+    let ended = importer.read(arrival).await;
+    let Importer { receipt: ImportReceipt { imported, duplicates }, end, incomplete, .. } = importer;
+    match ended {
+        Ok(()) => Ok(ImportAnswer { imported, duplicates, end: end.map(|end| end.to_string()), incomplete }),
+        Err(Ended { line, why }) => Err(ApiError::ImportEnded { line, why, imported, duplicates }),
+    }
+}
+
+/// An import in progress.
+struct Importer<'a> {
+    api: &'a Api,
+    lines: Lines,
+    /// Whether the body is a single line, which may have line breaks.
+    is_body: bool,
+    /// The turns that were read and are not imported yet.
+    batch: ImportBatch,
+    inflater: Option<Inflater>,
+    reservation: Reservation,
+    receipt: ImportReceipt,
+    /// Whether a line that is not blank was read.
+    is_begun: bool,
+    end: Option<Position>,
+    incomplete: bool,
+}
+
+impl Importer<'_> {
+    /// Reads the whole body and imports its turns.
+    async fn read(&mut self, arrival: &mut Arrival<'_>) -> Result<(), Ended> {
+        loop {
+            match arrival.next().await {
+                Ok(Some(chunk)) if self.inflater.is_some() => self.inflate(Some(chunk)).await?,
+                Ok(Some(mut chunk)) => {
+                    while !chunk.is_empty() {
+                        let slice = chunk.split_to(chunk.len().min(SLICE_BYTES));
+                        self.take_slice(&slice).await?;
+                        if !chunk.is_empty() {
+                            yield_now().await;
+                        }
+                    }
+                }
+                Ok(None) => break,
+                Err(broken) => {
+                    // The lines that have arrived are complete.
+                    self.import_batch().await?;
+                    return Err(self.ended(self.why(broken)));
+                }
+            }
+        }
+        if self.inflater.is_some() {
+            self.inflate(None).await?;
+        }
+        let now = self.api.clock.now();
+        let last = self.lines.last().map(|line| (line.number, line.text.len(), read(line.text, self.is_body, now)));
+        match last {
+            Some((number, len, line)) => self.take(number, len, line).await?,
+            None if self.is_body => {
+                return Err(self.ended(ImportEnd::BadLine("the body is empty, but must be one turn".to_owned())));
+            }
+            None => {}
+        }
+        self.import_batch().await
+    }
+
+    fn why(&self, broken: BrokenArrival) -> ImportEnd {
+        let settings = &self.api.settings;
+        match broken {
+            BrokenArrival::Broken => ImportEnd::Broken,
+            BrokenArrival::Slow(_) | BrokenArrival::Stalled => ImportEnd::Stalled {
+                limit_ms: settings.stall_timeout.as_millis(),
+                bytes_per_second: settings.min_bytes_per_second,
+            },
+        }
+    }
+
+    /// Returns the end of the import at the next line.
+    fn ended(&self, why: ImportEnd) -> Ended {
+        Ended { line: self.lines.number(), why }
+    }
+
+    /// Inflates the next chunk and takes its lines; `None` means the end of the input.
+    async fn inflate(&mut self, chunk: Option<Bytes>) -> Result<(), Ended> {
+        let Some(inflater) = &mut self.inflater else { return Ok(()) };
+        match chunk {
+            Some(chunk) => inflater.feed(chunk),
+            None => inflater.end(),
+        }
+        let mut room = vec![0; SLICE_BYTES];
+        while let Some(inflater) = &mut self.inflater {
+            match inflater.read(&mut room) {
+                Ok(0) => break,
+                Ok(len) => self.take_slice(&room[..len]).await?,
+                Err(error) => {
+                    debug!(%error, "a posted body could not be inflated");
+                    if error.kind() != ErrorKind::UnexpectedEof {
+                        // What was inflated from damaged data may be wrong, so the batch is not imported.
+                        return Err(Ended { line: self.first_line(), why: ImportEnd::InvalidGzip });
+                    }
+                    self.import_batch().await?;
+                    return Err(self.ended(ImportEnd::CutGzip));
+                }
+            }
+            yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Returns the number of the first line that is not imported.
+    fn first_line(&self) -> u64 {
+        let first = self.batch.conversations.values().filter_map(|of_one| of_one.turns.first());
+        first.map(|(line, _)| *line).min().unwrap_or(self.lines.number())
+    }
+
+    async fn take_slice(&mut self, slice: &[u8]) -> Result<(), Ended> {
+        self.lines.push(slice);
+        let now = self.api.clock.now();
+        loop {
+            let line = match self.lines.next() {
+                Ok(Some(line)) => (line.number, line.text.len(), read(line.text, self.is_body, now)),
+                Ok(None) => break,
+                Err(LineTooLong { number }) => {
+                    self.import_batch().await?;
+                    let limit = self.api.settings.max_line_bytes;
+                    let message = format!("a line must have at most {limit} bytes (`http.max_line_bytes`)");
+                    return Err(Ended { line: number, why: ImportEnd::BadLine(message) });
+                }
+            };
+            let (number, len, line) = line;
+            self.take(number, len, line).await?;
+        }
+        self.hold().await
+    }
+
+    /// Takes a line that was read.
+    async fn take(&mut self, number: u64, len: usize, line: Result<ImportLine, WrongLine>) -> Result<(), Ended> {
+        let is_first = !std::mem::replace(&mut self.is_begun, true);
+        match line {
+            Ok(ImportLine::Turn(turn)) => {
+                let turn: ImportedTurn = *turn;
+                self.incomplete |= turn.ordinal.is_some();
+                self.end = None;
+                self.batch.add(number, len, turn);
+                if self.batch.is_full() {
+                    self.hold().await?;
+                    self.import_batch().await?;
+                }
+                Ok(())
+            }
+            Ok(ImportLine::End(end)) => {
+                (self.end, self.incomplete) = (Some(end), false);
+                Ok(())
+            }
+            Err(WrongLine { message, line, encoding }) => {
+                self.import_batch().await?;
+                let message = encoding.filter(|_| is_first).map_or(message, |encoding| encoding.to_string());
+                Err(Ended { line: number + line - 1, why: ImportEnd::BadLine(message) })
+            }
+        }
+    }
+
+    /// Reserves the memory that is in use. If there is too little, imports the batch to free its memory.
+    async fn hold(&mut self) -> Result<(), Ended> {
+        let inflater_bytes = if self.inflater.is_some() { INFLATER_BYTES + SLICE_BYTES } else { 0 };
+        let bytes = |importer: &Self| {
+            let bytes = importer.lines.memory_bytes() + importer.batch.memory_bytes() + inflater_bytes;
+            bytes.max(MIN_RESERVED_BYTES.min(importer.api.settings.max_buffered_bytes))
+        };
+        let wanted = bytes(self);
+        if self.reservation.resize(wanted).is_ok() {
+            return Ok(());
+        }
+        if !self.batch.is_empty() {
+            self.import_batch().await?;
+        }
+        let wanted = bytes(self);
+        self.reservation.resize(wanted).map_err(|denied| {
+            self.ended(match denied {
+                Denied::Exhausted => ImportEnd::Unavailable("too much is being worked on"),
+                Denied::TooLarge => ImportEnd::TooLarge,
+            })
+        })
+    }
+
+    /// Imports the turns that were read. If a conversation fails, the others are still imported.
+    async fn import_batch(&mut self) -> Result<(), Ended> {
+        let batch = std::mem::take(&mut self.batch);
+        let (api, permits) = (self.api, &Semaphore::new(TURNS_AT_ONCE));
+        let mut answers = stream::iter(batch.conversations)
+            .map(|(conversation_id, of_one)| async move {
+                let turns = u32::try_from(of_one.turns.len().min(TURNS_IN_MESSAGE)).unwrap_or(u32::MAX);
+                let _permit = permits.acquire_many(turns).await;
+                import_conversation(api, conversation_id, of_one).await
+            })
+            .buffered(CONVERSATIONS_AT_ONCE);
+        let mut first: Option<Ended> = None;
+        while let Some((receipt, ended)) = answers.next().await {
+            add(&mut self.receipt, receipt);
+            if let Some(ended) = ended
+                && first.as_ref().is_none_or(|first| ended.line < first.line)
+            {
+                first = Some(ended);
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+}
+
+/// A line that cannot be imported.
+struct WrongLine {
+    message: String,
+    /// The line of the error, counted from 1 within the object.
+    line: u64,
+    /// The encoding of the text, if the line is the first one.
+    encoding: Option<Encoding>,
+}
+
+fn read(text: &[u8], is_body: bool, now: EpochMillis) -> Result<ImportLine, WrongLine> {
+    ImportLine::read(text, is_body, now).map_err(|error| WrongLine {
+        message: error.to_string(),
+        line: error.line as u64,
+        encoding: Encoding::of(text),
+    })
+}
