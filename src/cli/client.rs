@@ -105,6 +105,9 @@ pub(super) struct HttpTurnReceipt {
 pub(super) struct HttpImport {
     pub(super) imported: u64,
     pub(super) duplicates: u64,
+    /// How many lines with sums of erased turns changed something.
+    #[serde(default, rename = "erasedSums")]
+    pub(super) erased_sums: u64,
     /// Whether the end of an export is missing.
     #[serde(default)]
     pub(super) incomplete: bool,

@@ -104,8 +104,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let mut code = ExitCode::SUCCESS;
     for path in &args.files {
         let name = name_of(path);
-        let HttpImport { imported, duplicates, incomplete, .. } = import(&client, path, &name)?;
-        output::print(&format!("{name}: {}\n", counts(imported, duplicates)))?;
+        let HttpImport { imported, duplicates, erased_sums, incomplete } = import(&client, path, &name)?;
+        let sums = if erased_sums > 0 { format!(", {erased_sums} sums of erased turns") } else { String::new() };
+        output::print(&format!("{name}: {}{sums}\n", counts(imported, duplicates)))?;
         if incomplete {
             output::note(&format!(
                 "{name}: the export is incomplete, because its last line, the end, is missing: import the whole export, {SAFE}"

@@ -234,7 +234,7 @@ fn a_page_of_another_origin_may_not_import() {
     let server = Server::start(directory.path());
     let line = r#"{"conversationId":"c","turnId":"t","usage":{},"steps":[]}"#;
     let typed = ("content-type", "application/x-ndjson");
-    let mut from = |origin: &str| {
+    let from = |origin: &str| {
         let headers = [typed, ("origin", origin)];
         server.client().send("POST", "/import", &headers, line.as_bytes()).unwrap().status
     };
@@ -243,4 +243,40 @@ fn a_page_of_another_origin_may_not_import() {
     assert_eq!(from("http://localhost"), 200);
     assert_eq!(stored(&server), 1);
     assert_eq!(server.client().get("/import").header("allow"), Some("POST"));
+}
+
+#[test]
+fn reports_of_the_other_server_count_what_was_erased_once_however_often_the_export_is_imported() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(&directory.path().join("first"));
+    let body: Vec<_> = (0..200).map(events).collect();
+    assert_eq!(server.client().post_events(&body.join("\n")).status, 200);
+    for id in ["c1", "c2"] {
+        assert_eq!(server.client().send("DELETE", &format!("/conversations/{id}"), &[], b"").unwrap().status, 204);
+    }
+    let stats = |server: &Server| {
+        let report =
+            server.client().get("/stats?from=2026-01-01&to=2026-03-01&by=model,provider,project,reason").json();
+        report["rows"].clone()
+    };
+    let expected = stats(&server);
+    assert_eq!(expected.as_array().unwrap().iter().filter_map(|row| row["turns"].as_u64()).sum::<u64>(), 200);
+    let export = server.client().get("/export").body;
+    let sums = export.lines().filter(|line| line.starts_with(r#"{"erased":"#)).count() as u64;
+    assert!(sums > 0 && !export.contains("\"c1\""), "{export}");
+
+    let other = Server::start(&directory.path().join("second"));
+    for taken in [sums, 0] {
+        let answer = post(&mut other.client(), &export).json();
+        assert_eq!((answer["erasedSums"].as_u64(), answer["end"].is_string()), (Some(taken), true), "{answer}");
+        assert_eq!(stats(&other), expected);
+    }
+    let without_end = &export[..export.trim_end().rfind('\n').unwrap()];
+    assert_eq!(post(&mut other.client(), without_end).json()["incomplete"], true);
+    let third = Server::start(&directory.path().join("third"));
+    assert_eq!(post(&mut third.client(), &other.client().get("/export").body).status, 200);
+    assert_eq!(stats(&third), expected, "the sums of the first server are handed on");
+    let damaged = export.replacen(r#""sums":"0"#, r#""sums":"f"#, 1);
+    let refused = post(&mut third.client(), &damaged);
+    assert_eq!((refused.status, refused.json()["line"].as_u64()), (400, Some(1)), "{refused:?}");
 }

@@ -4,6 +4,7 @@ mod checker;
 mod checker_tests;
 mod client;
 mod gone;
+mod importing;
 mod run;
 mod script;
 

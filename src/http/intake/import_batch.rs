@@ -2,12 +2,15 @@ use indexmap::IndexMap;
 
 use super::import_line::ImportedTurn;
 use crate::settings::TURNS_AT_ONCE;
+use crate::store::ErasedSums;
 use crate::turn::{ConversationId, Ordinal, SealedTurn, StepDetails, StepMetrics};
 
-/// Turns that are imported together, by conversation. Conversations come in the order in which the body mentions them.
+/// Turns and sums that are imported together. Conversations come in the order in which the body mentions them.
 #[derive(Debug, Default)]
 pub(crate) struct ImportBatch {
     pub(crate) conversations: IndexMap<ConversationId, TurnsToImport>,
+    /// Sums of erased turns, each with the number of its line.
+    pub(crate) sums: Vec<(u64, ErasedSums)>,
     turns: usize,
     memory_bytes: usize,
 }
@@ -38,14 +41,22 @@ impl ImportBatch {
 
     /// Returns whether the batch is to be imported before it gets another turn.
     pub(crate) fn is_full(&self) -> bool {
-        self.turns >= Self::FULL_TURNS || self.memory_bytes >= Self::FULL_BYTES
+        self.turns >= Self::FULL_TURNS
+            || self.sums.len() >= ErasedSums::AT_ONCE
+            || self.memory_bytes >= Self::FULL_BYTES
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.turns == 0
+        self.turns == 0 && self.sums.is_empty()
     }
 
-    /// Returns the approximate memory of the turns, and of a copy of them on the way to the store.
+    /// Returns the number of the first line of the batch.
+    pub(crate) fn first_line(&self) -> Option<u64> {
+        let turns = self.conversations.values().filter_map(|of_one| of_one.turns.first());
+        turns.map(|(line, _)| *line).chain(self.sums.first().map(|(line, _)| *line)).min()
+    }
+
+    /// Returns the approximate memory of the turns and sums, and of a copy of them on the way to the store.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.memory_bytes
     }
@@ -62,6 +73,13 @@ impl ImportBatch {
             TurnsToImport { turns: Vec::new(), from: ordinal }
         });
         of_one.turns.push((line, turn));
+    }
+
+    /// Adds the sums of a line that has `line_bytes` bytes.
+    pub(crate) fn add_sums(&mut self, line: u64, line_bytes: usize, sums: ErasedSums) {
+        // The counts of a distribution take up to some times as many bytes as in the line.
+        self.memory_bytes += 8 * line_bytes;
+        self.sums.push((line, sums));
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::store::{Commit, Position};
+use crate::store::{Commit, ErasedSums, Position};
 use crate::turn::{
     BadEvent, ConversationId, EpochMillis, KernelMoment, Label, Millis, Ordinal, SealedTurn, StepDetails, StepId,
     StepMetrics, StepTimes, TokenCount, TurnId, TurnMetrics, TurnObject, UsageReport, type_name,
@@ -21,6 +21,8 @@ const MAX_MOMENT: u64 = 253_402_300_799_999;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ImportLine {
     Turn(Box<ImportedTurn>),
+    /// Sums of erased turns.
+    Erased(Box<ErasedSums>),
     /// The end of an export: the position of its last turn.
     End(Position),
 }
@@ -56,18 +58,22 @@ impl BadImportLine {
 }
 
 impl ImportLine {
-    /// Reads a line. A line of an export has `metrics`, its last one has `end`. Any other line must be the metrics of a
-    /// turn with a `conversationId`, which is sealed at the moment `now`. `is_body` says that the line is a whole body,
+    /// Reads a line. A line of an export has `metrics` or `erased`, its last one has `end`. Any other line must be the
+    /// metrics of a turn with a `conversationId`, which is sealed at the moment `now`. `is_body` says that the line is a whole body,
     /// which may have line breaks.
     pub(crate) fn read(line: &[u8], is_body: bool, now: EpochMillis) -> Result<Self, BadImportLine> {
         let object = TurnObject::of(line, is_body)?;
-        let [is_end, is_exported, is_event] = object.has(["end", "metrics", "type"])?;
+        let [is_end, is_exported, is_erased, is_event] = object.has(["end", "metrics", "erased", "type"])?;
         if is_end {
             let EndFields { end } = object.read()?;
             return Ok(Self::End(end));
         }
         if is_exported {
             return Ok(Self::Turn(Box::new(object.read::<ExportedFields>()?.turn()?)));
+        }
+        if is_erased {
+            let sums = ErasedSums::read_line(line).map_err(|error| BadImportLine::new(error.to_string()))?;
+            return Ok(Self::Erased(Box::new(sums)));
         }
         if is_event {
             let name = type_name(line).unwrap_or_default();

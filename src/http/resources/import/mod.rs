@@ -3,7 +3,7 @@
 //! Invariants: the turns of a batch are durable before the next batch is read to its end. The memory in use does not
 //! depend on the length of the body.
 //!
-//! - `send`: sends the turns of a conversation to its actor.
+//! - `send`: sends the turns of a conversation to its actor, and sums of erased turns to the store.
 //! - `tests`: imports into a store in memory.
 
 mod send;
@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tracing::debug;
 
-use self::send::{Ended, TURNS_IN_MESSAGE, add, import_conversation};
+use self::send::{Ended, TURNS_IN_MESSAGE, add, import_conversation, take_sums};
 use super::api::Api;
 use super::query::Query;
 use crate::actors::ImportReceipt;
@@ -50,12 +50,15 @@ pub(crate) async fn post(api: Data<Api>, request: HttpRequest, payload: Payload)
 
 /// The answer: what became of the lines.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct ImportAnswer {
     imported: u64,
     duplicates: u64,
+    /// The number of lines with sums of erased turns that have added something to the reports of this store.
+    erased_sums: u64,
     /// The position in the last line, if the last line is the end of an export.
     end: Option<String>,
-    /// Whether a line of an export came after the last end, so that the end of that export is missing.
+    /// Whether lines of an export came after the last end, so that the end of that export is missing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     incomplete: bool,
 }
@@ -75,14 +78,18 @@ async fn import(api: &Api, request: &HttpRequest, arrival: &mut Arrival<'_>) -> 
         inflater: format.is_gzip.then(Inflater::new),
         reservation,
         receipt: ImportReceipt::default(),
+        erased_sums: 0,
         is_begun: false,
         end: None,
         incomplete: false,
     };
     let ended = importer.read(arrival).await;
-    let Importer { receipt: ImportReceipt { imported, duplicates }, end, incomplete, .. } = importer;
+    let Importer { receipt: ImportReceipt { imported, duplicates }, erased_sums, end, incomplete, .. } = importer;
     match ended {
-        Ok(()) => Ok(ImportAnswer { imported, duplicates, end: end.map(|end| end.to_string()), incomplete }),
+        Ok(()) => {
+            let end = end.map(|end| end.to_string());
+            Ok(ImportAnswer { imported, duplicates, erased_sums, end, incomplete })
+        }
         Err(Ended { line, why }) => Err(ApiError::ImportEnded { line, why, imported, duplicates }),
     }
 }
@@ -98,6 +105,7 @@ struct Importer<'a> {
     inflater: Option<Inflater>,
     reservation: Reservation,
     receipt: ImportReceipt,
+    erased_sums: u64,
     /// Whether a line that is not blank was read.
     is_begun: bool,
     end: Option<Position>,
@@ -187,8 +195,7 @@ impl Importer<'_> {
 
     /// Returns the number of the first line that is not imported.
     fn first_line(&self) -> u64 {
-        let first = self.batch.conversations.values().filter_map(|of_one| of_one.turns.first());
-        first.map(|(line, _)| *line).min().unwrap_or(self.lines.number())
+        self.batch.first_line().unwrap_or(self.lines.number())
     }
 
     async fn take_slice(&mut self, slice: &[u8]) -> Result<(), Ended> {
@@ -220,11 +227,12 @@ impl Importer<'_> {
                 self.incomplete |= turn.ordinal.is_some();
                 self.end = None;
                 self.batch.add(number, len, turn);
-                if self.batch.is_full() {
-                    self.hold().await?;
-                    self.import_batch().await?;
-                }
-                Ok(())
+                self.import_if_full().await
+            }
+            Ok(ImportLine::Erased(sums)) => {
+                (self.end, self.incomplete) = (None, true);
+                self.batch.add_sums(number, len, *sums);
+                self.import_if_full().await
             }
             Ok(ImportLine::End(end)) => {
                 (self.end, self.incomplete) = (Some(end), false);
@@ -236,6 +244,14 @@ impl Importer<'_> {
                 Err(Ended { line: number + line - 1, why: ImportEnd::BadLine(message) })
             }
         }
+    }
+
+    async fn import_if_full(&mut self) -> Result<(), Ended> {
+        if self.batch.is_full() {
+            self.hold().await?;
+            self.import_batch().await?;
+        }
+        Ok(())
     }
 
     /// Reserves the memory that is in use. If there is too little, imports the batch to free its memory.
@@ -264,6 +280,11 @@ impl Importer<'_> {
     /// Imports the turns that were read. If a conversation fails, the others are still imported.
     async fn import_batch(&mut self) -> Result<(), Ended> {
         let batch = std::mem::take(&mut self.batch);
+        let mut first: Option<Ended> = None;
+        match take_sums(self.api, batch.sums).await {
+            Ok(changed) => self.erased_sums += changed,
+            Err(ended) => first = Some(ended),
+        }
         let (api, permits) = (self.api, &Semaphore::new(TURNS_AT_ONCE));
         let mut answers = stream::iter(batch.conversations)
             .map(|(conversation_id, of_one)| async move {
@@ -272,7 +293,6 @@ impl Importer<'_> {
                 import_conversation(api, conversation_id, of_one).await
             })
             .buffered(CONVERSATIONS_AT_ONCE);
-        let mut first: Option<Ended> = None;
         while let Some((receipt, ended)) = answers.next().await {
             add(&mut self.receipt, receipt);
             if let Some(ended) = ended

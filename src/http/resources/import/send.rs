@@ -4,11 +4,12 @@ use actix::MailboxError;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use crate::actors::{Import, ImportError, ImportReceipt};
+use crate::actors::{Import, ImportError, ImportReceipt, TakeErasedSums};
 use crate::http::error::ImportEnd;
 use crate::http::intake::import_batch::TurnsToImport;
 use crate::http::resources::api::Api;
 use crate::settings::TURNS_AT_ONCE;
+use crate::store::{CommitError, ErasedSums};
 use crate::turn::{ConversationId, SealedTurn};
 
 /// The maximum number of turns in a message to a conversation. They fit into one commit, so that a message that is
@@ -61,6 +62,32 @@ pub(super) async fn import_conversation(
         }
         place += lines.len();
     }
+}
+
+/// Has the store take in sums of erased turns. Returns how many of them changed something.
+pub(super) async fn take_sums(api: &Api, sums: Vec<(u64, ErasedSums)>) -> Result<u64, Ended> {
+    let Some(line) = sums.first().map(|(line, _)| *line) else { return Ok(0) };
+    let take = TakeErasedSums { sums: sums.into_iter().map(|(_, sums)| sums).collect() };
+    let mut repetitions = 0;
+    let why = loop {
+        match api.handles.intake.take_erased_sums.send(take.clone()).await {
+            Ok(Ok(changed)) => return Ok(changed),
+            Ok(Err(CommitError::Overloaded)) if repetitions < MAX_REPETITIONS => {
+                sleep(FIRST_PAUSE * 2_u32.pow(repetitions)).await;
+                repetitions += 1;
+            }
+            Ok(Err(CommitError::Overloaded)) => break "too much is being worked on",
+            Ok(Err(error)) => {
+                warn!(cause = error.in_full(), "imported sums could not be made durable");
+                break "the store is unavailable";
+            }
+            Err(error) => {
+                warn!(%error, "the store did not answer");
+                break "the service could not answer";
+            }
+        }
+    };
+    Err(Ended { line, why: ImportEnd::Unavailable(why) })
 }
 
 /// Sends a message. While there is too much work, sends it again after growing pauses.

@@ -98,7 +98,7 @@ async fn an_export_is_imported_into_an_empty_store_and_exported_again_as_it_was(
     let first = Service::start();
     let answer = first.import(text.clone() + END).await;
     let end = "00000000000000000000000000000007-0000000000000009";
-    assert_eq!(body_of(&answer), json!({"imported": 1497, "duplicates": 0, "end": end}), "{answer:?}");
+    assert_eq!(body_of(&answer), json!({"imported": 1497, "duplicates": 0, "erasedSums": 0, "end": end}), "{answer:?}");
     let ordered = |mut lines: Vec<Value>| {
         lines.sort_by_key(|line| (line["conversationId"].to_string(), line["ordinal"].as_u64()));
         lines
@@ -132,7 +132,7 @@ async fn metrics_without_an_envelope_are_sealed_now_and_need_no_end() {
     };
     let body = [line("c", "t1"), line("d", "t1"), line("c", "t2")].join("\r\n");
     let answer = service.import(body).await;
-    assert_eq!(answer.success(), r#"{"imported":3,"duplicates":0,"end":null}"#);
+    assert_eq!(answer.success(), r#"{"imported":3,"duplicates":0,"erasedSums":0,"end":null}"#);
     let turns = service.store.all_turns("c");
     assert_eq!(turns.iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>(), [1, 2]);
     assert_eq!((turns[0].sealed_at.get(), turns[0].reason.as_str()), (77, "imported"));
@@ -142,14 +142,14 @@ async fn metrics_without_an_envelope_are_sealed_now_and_need_no_end() {
 #[actix_web::test]
 async fn a_missing_end_is_told() {
     let service = Service::start();
-    let missing = r#"{"imported":1,"duplicates":0,"end":null,"incomplete":true}"#;
+    let missing = r#"{"imported":1,"duplicates":0,"erasedSums":0,"end":null,"incomplete":true}"#;
     assert_eq!(service.import(exported("a", 1)).await.success(), missing);
     // Of two exports one after the other, each needs its end.
     let both = [&exported("b", 1), END, &exported("b", 2)].join("\n");
     assert_eq!(body_of(&service.import(both.clone()).await)["incomplete"], true);
     let both = body_of(&service.import(both + "\n" + END + "\n\n").await);
     assert!(both["end"].is_string() && both["incomplete"].is_null(), "{both}");
-    assert_eq!(service.import("").await.success(), r#"{"imported":0,"duplicates":0,"end":null}"#);
+    assert_eq!(service.import("").await.success(), r#"{"imported":0,"duplicates":0,"erasedSums":0,"end":null}"#);
 }
 
 #[actix_web::test]
