@@ -6,7 +6,7 @@ use std::time::Duration;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use ureq::http::{Response, StatusCode};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, SendBody};
 
 use super::answers::Page;
 use super::args::ServerUrl;
@@ -22,6 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 /// The maximum length of an answer. A full page of turns has some 100 MB if all turns have the maximum number of steps.
 const MAX_ANSWER_BYTES: u64 = 256 * 1024 * 1024;
+/// How long the server may take for the end of an import. It waits some 25 seconds while it is overloaded.
+const IMPORT_TIMEOUT: Duration = Duration::from_mins(2);
 /// How long the feed may be silent. By default the server sends a heartbeat every 15 seconds.
 #[cfg(feature = "tui")]
 const FEED_TIMEOUT: Duration = Duration::from_mins(1);
@@ -98,6 +100,38 @@ pub(super) struct HttpTurnReceipt {
     pub(super) duplicate: bool,
 }
 
+/// The body of the answer to imported turns.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct HttpImport {
+    pub(super) imported: u64,
+    pub(super) duplicates: u64,
+    /// Whether the end of an export is missing.
+    #[serde(default)]
+    pub(super) incomplete: bool,
+}
+
+/// What became of an import that the server has begun.
+#[derive(Debug)]
+pub(super) enum ImportOutcome {
+    Done(HttpImport),
+    /// The import ended at a line. All turns before it are imported.
+    Ended {
+        line: u64,
+        error: String,
+        imported: u64,
+        duplicates: u64,
+    },
+}
+
+/// The body of the answer to an import that ended early.
+#[derive(Deserialize)]
+struct ImportEndBody {
+    error: String,
+    line: u64,
+    imported: u64,
+    duplicates: u64,
+}
+
 /// A question for turns of a conversation, with their costs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct TurnQuestion {
@@ -168,6 +202,27 @@ impl Client {
             return self.read(Ok(response));
         }
         self.read(response)
+    }
+
+    /// Imports turns, one a line, while `body` is read.
+    pub(super) fn import(&self, body: &mut dyn io::Read, is_gzip: bool) -> Result<ImportOutcome, ClientError> {
+        let mut request = self.agent.post(format!("{}/import", self.url)).content_type("application/x-ndjson");
+        if is_gzip {
+            request = request.header("content-encoding", "gzip");
+        }
+        // Sending has no time limit, as the server imports while it reads.
+        let request = request.config().timeout_global(None).timeout_recv_response(Some(IMPORT_TIMEOUT)).build();
+        let mut response = request.send(SendBody::from_reader(body)).map_err(|error| self.unreachable(error))?;
+        let body = self.body(&mut response)?;
+        if response.status() == StatusCode::OK {
+            return self.parsed(&body).map(ImportOutcome::Done);
+        }
+        let Ok(ImportEndBody { error, line, imported, duplicates }) = serde_json::from_slice(&body) else {
+            return Err(self.refusal(&response, &body));
+        };
+        let error = error.strip_prefix(&format!("line {line}: ")).unwrap_or(&error);
+        let error = plain(&error.chars().take(MAX_ERROR_CHARS).collect::<String>());
+        Ok(ImportOutcome::Ended { line, error, imported, duplicates })
     }
 
     /// Reads turns of a conversation, in order.

@@ -18,6 +18,7 @@
 //! - `compact`: makes the database of a stopped server smaller.
 //! - `backup`: copies the database of a running server.
 //! - `export`: writes all turns of a running server.
+//! - `import`: brings exported turns to a running server.
 //! - `config`: prints the settings in force.
 //!
 //! # Shared by the commands
@@ -49,6 +50,7 @@ mod descriptors;
 mod erase;
 mod export;
 mod figures;
+mod import;
 mod ingest;
 mod list;
 mod new_file;
@@ -81,6 +83,7 @@ use crate::terminal::is_color_wanted;
 pub use backup::BackupFailure;
 pub use client::ClientError;
 pub use export::ExportFailure;
+pub use import::ImportFailure;
 pub use ingest::error::{IngestError, IngestFailure};
 pub use new_file::NewFileError;
 pub use price_book::PriceBookError;
@@ -120,6 +123,7 @@ enum Command {
     Compact(compact::Args),
     Backup(backup::Args),
     Export(export::Args),
+    Import(import::Args),
     Config(config::Args),
 }
 
@@ -148,6 +152,9 @@ pub enum CliError {
     /// The turns were not exported, or not all of them.
     #[error(transparent)]
     Export(#[from] ExportFailure),
+    /// The turns were not imported, or not all of them.
+    #[error(transparent)]
+    Import(#[from] ImportFailure),
     /// The database was not made smaller.
     #[error(transparent)]
     Compact(#[from] CompactError),
@@ -201,6 +208,7 @@ pub fn run() -> Result<ExitCode, CliError> {
         Command::Compact(args) => compact::run(args),
         Command::Backup(args) => backup::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Config(args) => config::run(args),
     }
 }

@@ -26,6 +26,7 @@ mod framing;
 mod full_disk;
 mod host;
 mod http10;
+mod import;
 mod kill_loop;
 mod light;
 #[cfg(unix)]

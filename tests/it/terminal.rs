@@ -130,8 +130,12 @@ fn a_dumb_or_nameless_terminal_gets_no_escapes_and_another_one_does() {
     let done = r#"{"type":"done","conversationId":"c","turnId":"t","reason":"stop"}"#;
     std::fs::write(&file, format!("{done}\n")).unwrap();
     let file = file.to_str().unwrap();
+    let turns = directory.path().join("turns.ndjson");
+    std::fs::write(&turns, r#"{"conversationId":"c","turnId":"u","usage":{},"steps":[]}"#).unwrap();
+    let turns = turns.to_str().unwrap();
     for (args, has_escapes) in [
         (&["ingest", file, "--server", &url][..], true),
+        (&["import", turns, "--server", &url], true),
         (&["show", "c", "--server", &url], true),
         (&["list", "--server", &url], true),
         (&["report", "--server", &url], true),

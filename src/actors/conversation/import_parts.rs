@@ -114,7 +114,7 @@ mod tests {
         let full = Draft::FULL_TURNS;
         assert_eq!(commits(parts(std::iter::empty()), usize::MAX), Ok(vec![]));
         assert_eq!(commits(parts((0..full).map(|nth| turn(nth, 0))), usize::MAX), Ok(vec![(full, 5)]));
-        let more = parts((0..2 * full + 1).map(|nth| turn(nth, 0)));
+        let more = parts((0..=2 * full).map(|nth| turn(nth, 0)));
         let at = |count: usize| 5 + count as u64;
         assert_eq!(commits(more, usize::MAX), Ok(vec![(full, 5), (full, at(full)), (1, at(2 * full))]));
         // A step counts some 180 bytes, so two of these turns are too large for one commit.
