@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::cost::Cost;
+use super::cost::{Cost, PicoDollars};
 use super::label::{Grouping, RollupLabel, Selection};
 use super::quarter::Period;
 use super::rollup::Rollup;
@@ -29,6 +29,12 @@ impl BreakdownRow {
     pub fn add(&mut self, other: &Self) {
         self.rollup.add(&other.rollup);
         self.cost.add(&other.cost);
+    }
+
+    /// Returns how much more the row's tokens with a price would have cost without a cache. `None` if no tokens have a
+    /// price, or no step reported a cache counter.
+    pub fn cache_saved(&self) -> Option<PicoDollars> {
+        self.cost.cache_saved().filter(|_| self.rollup.has_cache_counter())
     }
 }
 

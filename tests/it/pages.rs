@@ -277,6 +277,22 @@ fn the_tables_of_the_overview_have_the_figures_of_the_api() {
     shown.sort_unstable();
     expected.sort_unstable();
     assert_eq!(shown, expected);
+    // The tiles.
+    let total =
+        client.get(&format!("/stats?from={}&to={}&bucket=all", of_models["from"], of_models["to"])).json()["rows"][0]
+            .take();
+    for (name, figure) in [
+        ("Spend", &total["cost"]["usd"]),
+        ("Cache rate", &total["cacheRate"]),
+        ("Saved by the cache", &total["cacheSavedUsd"]),
+        ("Time to first token", &total["ttftMs"]["p50"]),
+        ("Output speed", &total["outputTokensPerSecond"]["p50"]),
+        ("Turns", &total["turns"]),
+    ] {
+        let tile = html.split(&format!("<dt>{name}</dt>")).nth(1).unwrap();
+        assert_eq!(html::data(tile).first(), Some(&value(figure)), "{name}");
+    }
+    assert_ne!(total["cacheSavedUsd"], "0.000000000000");
     // The reasons.
     let reasons = api(&mut client, &path, &html, "reasons");
     let mut expected = BTreeMap::new();
@@ -319,8 +335,9 @@ fn the_tables_of_the_models_have_the_figures_of_the_api() {
             of_usage[1].clone(),
             value(&row["cacheRate"]),
             value(&row["cost"]["usd"]),
+            value(&row["cacheSavedUsd"]),
         ];
-        assert_eq!(usage[place].1[..6], figures, "{model}");
+        assert_eq!(usage[place].1[..7], figures, "{model}");
         let percentiles = ["ttftMs", "outputTokensPerSecond", "durationMs"].into_iter().flat_map(|name| {
             ["p50", "p90", "p99"]
                 .map(|p| if row[name].is_null() { html::UNKNOWN.to_owned() } else { value(&row[name][p]) })
