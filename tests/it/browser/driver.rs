@@ -47,9 +47,14 @@ impl Browser {
         ];
         let options = json!({ "args": arguments });
         let logs = json!({ "browser": "ALL", "performance": "ALL" });
-        let wanted = json!({ "browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": logs });
+        let patience = json!({ "script": PATIENCE.as_millis() });
+        let wanted = json!({
+            "browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": logs, "timeouts": patience,
+        });
         let session = browser.post("/session", &json!({ "capabilities": { "alwaysMatch": wanted } }));
         session["sessionId"].as_str().unwrap().clone_into(&mut browser.session);
+        // The browser begins with a page of its own, which may still be loading.
+        browser.open("about:blank");
         browser
     }
 
@@ -88,6 +93,11 @@ impl Browser {
         self.command("execute/sync", &json!({ "script": script, "args": [] }))
     }
 
+    /// Runs a script that calls its last argument with the result, and returns the result.
+    pub(super) fn run_until_called(&mut self, script: &str) -> Value {
+        self.command("execute/async", &json!({ "script": script, "args": [] }))
+    }
+
     /// Presses keys.
     pub(super) fn press(&mut self, keys: &[&str]) {
         let presses =
@@ -109,7 +119,10 @@ impl Browser {
                 serde_json::from_str::<Value>(entry["message"].as_str().unwrap()).unwrap()["message"].take()
             });
         let sent = messages.filter(|message| message["method"] == "Network.requestWillBeSent");
-        let is_own = |message: &Value| message["params"]["documentURL"].as_str().unwrap().starts_with("chrome:");
+        let is_own = |message: &Value| {
+            let page = message["params"]["documentURL"].as_str().unwrap();
+            page.starts_with("chrome:") || page.starts_with("chrome-untrusted:")
+        };
         let sent = sent.filter(|message| !is_own(message));
         sent.map(|message| message["params"]["request"]["url"].as_str().unwrap().to_owned()).collect()
     }
