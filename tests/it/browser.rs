@@ -54,9 +54,13 @@ fn assert_sound(browser: &mut Browser, what: &str) {
 }
 
 fn server() -> (tempfile::TempDir, Server) {
+    server_with(&sample::events())
+}
+
+fn server_with(events: &[String]) -> (tempfile::TempDir, Server) {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start_with(directory.path(), &[("REPORTS__TIME_ZONE", "Europe/Berlin")]);
-    for events in sample::events().chunks(4000) {
+    for events in events.chunks(4000) {
         assert_eq!(server.client().post_events(&events.join("")).status, 200);
     }
     (directory, server)
@@ -127,6 +131,7 @@ fn the_browser_shows_the_numbers_of_the_api() {
         ("Time to first token", text(&total["ttftMs"]["p50"])),
         ("Output speed", text(&total["outputTokensPerSecond"]["p50"])),
         ("Turns", text(&total["turns"])),
+        ("Duration of turns", text(&total["durationMs"]["p50"])),
     ];
     assert_eq!(tiles, expected.map(|(name, value)| (name.to_owned(), value)));
     let days = shown(
@@ -327,29 +332,32 @@ fn the_focus_is_visible_wherever_the_keyboard_leads() {
 #[ignore = "needs chromium and chromedriver"]
 fn the_documents_have_a_picture_of_each_page() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-    let (_directory, server) = server();
+    // The month ends with yesterday, so that the pictures show what the links above a page choose.
+    let today = jiff::Timestamp::now().in_tz("Europe/Berlin").unwrap().start_of_day().unwrap();
+    let today = u64::try_from(today.timestamp().as_millisecond()).unwrap();
+    let (_directory, server) = server_with(&sample::events_from(today - 30 * sample::DAY));
     let mut browser = Browser::start();
     let is_update = std::env::var_os("UPDATE_SCREENSHOTS").is_some();
-    for (name, theme, width, height) in [
-        ("overview", "light", 1280, 1180),
-        ("overview", "dark", 1280, 1180),
-        ("conversations", "light", 1280, 760),
-        ("conversation", "light", 1280, 1180),
-        ("models", "dark", 1280, 1000),
-        ("overview", "light", 390, 844),
+    let conversation = format!("/ui/conversations/{}/turns", sample::LONGEST);
+    for (name, path, theme, width, height) in [
+        ("overview-light", "/?range=30d", "light", 1280, 1180),
+        ("overview-dark", "/?range=30d", "dark", 1280, 1180),
+        ("overview-light-phone", "/?range=30d", "light", 390, 844),
+        ("yesterday-light", "/?range=yesterday", "light", 1280, 1180),
+        ("conversations-light", "/ui/conversations?range=30d&order=cost", "light", 1280, 760),
+        ("conversation-light", &conversation, "light", 1280, 1180),
+        ("models-dark", "/ui/models?range=30d", "dark", 1280, 1180),
     ] {
-        let (_, path) = pages().into_iter().find(|(page, _)| *page == name).unwrap();
         browser.show(width, height, theme);
         browser.open(&format!("{}{path}", server.url()));
         let picture = browser.screenshot();
         assert!(picture.starts_with(b"\x89PNG"), "{name}");
-        let size = if width == 390 { "-phone" } else { "" };
-        let file = folder.join(format!("dashboard-{name}-{theme}{size}.png"));
+        let file = folder.join(format!("dashboard-{name}.png"));
         if is_update {
             fs::create_dir_all(&folder).unwrap();
             fs::write(&file, picture).unwrap();
         } else {
-            // Fonts differ between machines, so the pictures are not compared.
+            // Fonts and days differ, so the pictures are not compared.
             assert!(file.exists(), "write {} with UPDATE_SCREENSHOTS=1", file.display());
         }
     }

@@ -170,11 +170,11 @@ fn name(model: Option<&Label>, is_by_model: bool) -> String {
 fn tiles(sums: &Sums, prices: &UsedPrices, root: &str, view: &View) -> Markup {
     let figures = Figures::of(&sums.total.rollup);
     let (cost, saved) = (sums.total.cost.figures(), sums.total.cache_saved());
-    let percentiles = |of: Option<Percentiles>, show: fn(Option<f64>) -> Markup, steps: &str| {
+    let percentiles = |of: Option<Percentiles>, show: fn(Option<f64>) -> Markup, parts: &str| {
         html! {
             @if let Some(of) = of {
-                "p90 " (show(Some(of.p90))) " · p99 " (show(Some(of.p99))) " · " (figure::count(of.count, steps)) " " (steps)
-            } @else { "no step reported it" }
+                "median · p90 " (show(Some(of.p90))) " · p99 " (show(Some(of.p99))) " · " (figure::count(of.count, parts)) " " (parts)
+            } @else { "none of the " (parts) " reported it" }
         }
     };
     html! {
@@ -195,10 +195,9 @@ fn tiles(sums: &Sums, prices: &UsedPrices, root: &str, view: &View) -> Markup {
                 &percentiles(figures.step_output_tokens_per_second, figure::speed, "steps")))
             (tile("Turns", &figure::count(figures.turns, "turns"), &html! {
                 (figure::count(figures.steps, "steps")) " steps"
-                @if let Some(duration) = figures.turn_duration_ms {
-                    " · half took up to " (figure::duration(Some(duration.p50)))
-                }
             }))
+            (tile("Duration of turns", &figure::duration(figures.turn_duration_ms.map(|duration| duration.p50)),
+                &percentiles(figures.turn_duration_ms, figure::duration, "turns")))
         }
     }
 }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
-use crate::server::{Client, PATIENCE, lines_of};
+use crate::server::{Answer, Client, PATIENCE, lines_of, until};
 
 /// A headless Chromium, and the driver that controls it. Dropping it ends both.
 pub(super) struct Browser {
@@ -59,11 +59,14 @@ impl Browser {
     }
 
     fn post(&mut self, path: &str, body: &Value) -> Value {
-        let body = body.to_string();
-        let headers = [("content-type", "application/json")];
-        let answer = self.client.send("POST", path, &headers, body.as_bytes()).unwrap();
+        let answer = self.try_post(path, body);
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         answer.json()["value"].take()
+    }
+
+    fn try_post(&mut self, path: &str, body: &Value) -> Answer {
+        let headers = [("content-type", "application/json")];
+        self.client.send("POST", path, &headers, body.to_string().as_bytes()).unwrap()
     }
 
     fn command(&mut self, name: &str, body: &Value) -> Value {
@@ -72,7 +75,15 @@ impl Browser {
 
     /// Sends a command of the protocol of Chromium's developer tools.
     fn tool(&mut self, name: &str, parameters: &Value) -> Value {
-        self.command("goog/cdp/execute", &json!({ "cmd": name, "params": parameters }))
+        let (path, body) =
+            (format!("/session/{}/goog/cdp/execute", self.session), json!({ "cmd": name, "params": parameters }));
+        until(name, || {
+            let answer = self.try_post(&path, &body);
+            // A page that just takes the place of another one takes no commands for a moment.
+            let is_replaced = answer.status == 500 && answer.body.contains("aborted by navigation");
+            assert!(is_replaced || answer.status == 200, "{name}: {answer:?}");
+            (!is_replaced).then(|| answer.json()["value"].take())
+        })
     }
 
     /// Sets the size of the window, and the theme that the user prefers.
