@@ -20,15 +20,8 @@ impl Browser {
     /// Starts a browser with a profile of its own.
     pub(super) fn start() -> Self {
         let profile = tempfile::tempdir().unwrap();
-        let mut command = Command::new("chromedriver");
-        // The driver and its browser are a group of processes, which can be ended together.
-        command.arg("--port=0").process_group(0).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut driver =
-            command.spawn().expect("the tests of the browser need `chromedriver`, of the same version as `chromium`");
-        let lines = lines_of(driver.stdout.take().unwrap());
-        let port = std::iter::from_fn(|| lines.recv_timeout(PATIENCE).ok())
-            .find_map(|line| line.split_once("successfully on port ")?.1.trim_end_matches('.').parse::<u16>().ok())
-            .expect("the driver says its port");
+        // The driver ends at once if the port that it was given for IPv4 is taken for IPv6.
+        let (driver, port) = until("the driver listens", start_driver);
         let mut browser =
             Self { driver, client: Client::new(([127, 0, 0, 1], port).into()), session: String::new(), profile };
         let arguments = [
@@ -153,6 +146,23 @@ impl Drop for Browser {
         let _ = kill_process_group(Pid::from_child(&self.driver), Signal::KILL);
         let _ = self.driver.wait();
     }
+}
+
+/// Starts a driver. Returns it with its port, or `None` if it ends.
+fn start_driver() -> Option<(Child, u16)> {
+    let mut command = Command::new("chromedriver");
+    // The driver and its browser are a group of processes, which can be ended together.
+    command.arg("--port=0").process_group(0).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut driver =
+        command.spawn().expect("the tests of the browser need `chromedriver`, of the same version as `chromium`");
+    let lines = lines_of(driver.stdout.take().unwrap());
+    let port = std::iter::from_fn(|| lines.recv_timeout(PATIENCE).ok())
+        .find_map(|line| line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok());
+    if port.is_none() {
+        let _ = driver.kill();
+        let _ = driver.wait();
+    }
+    Some((driver, port?))
 }
 
 fn from_base64(text: &str) -> Vec<u8> {
