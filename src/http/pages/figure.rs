@@ -170,6 +170,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_amount_by_itself_is_in_cents_unless_it_is_small_and_may_be_negative() {
+        for (pico_dollars, text) in [
+            (117_114_000_000_000, "$117.11"),
+            (999_950_000_000, "$1.0000"),
+            (50_400_000_000, "$0.0504"),
+            (1, "<$0.0001"),
+            (-20_500_000_000, "-$0.0205"),
+            (-3_000_000_000_000, "-$3.00"),
+        ] {
+            let html = amount(Some(PicoDollars::new(pico_dollars))).into_string();
+            assert!(html.ends_with(&format!(">{}</data>", text.replace('<', "&lt;"))), "{html}");
+        }
+        assert_eq!(amount(None).into_string(), unknown().into_string());
+    }
+
+    #[test]
     fn a_number_is_short_and_its_exact_value_stands_beside_it() {
         for (markup, html) in [
             (tokens(1_234_567), r#"<data value="1234567" title="1,234,567 tokens">1.23M</data>"#),
