@@ -3,6 +3,8 @@
 mod html;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
@@ -170,6 +172,34 @@ fn every_page_is_safe_and_every_link_of_it_leads_somewhere() {
         assert!(seen.iter().any(|path| path.contains(part)), "no page links to {part}");
     }
     assert!(seen.iter().any(|path| path.contains("%3Cscript%3E") && path.contains("/summary")), "{seen:#?}");
+}
+
+#[test]
+fn a_page_is_compressed_for_clients_that_take_gzip() {
+    let (_directory, server) = server();
+    let path = format!("/?{TIME}");
+    let get = |accepted: &str| {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{accepted}\r\n").unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let end = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+        let body = answer.split_off(end + 4);
+        (String::from_utf8(answer).unwrap(), body)
+    };
+    let (plain_head, plain) = get("");
+    assert!(plain_head.starts_with("HTTP/1.1 200") && !plain_head.contains("content-encoding"), "{plain_head}");
+    assert!(plain_head.contains("vary: ") && plain_head.contains("accept-encoding"), "{plain_head}");
+    let (head, compressed) = get("accept-encoding: br;q=1, gzip;q=0.8, *;q=0.1\r\n");
+    assert!(head.contains("content-encoding: gzip"), "{head}");
+    let mut body = String::new();
+    flate2::read::GzDecoder::new(&*compressed).read_to_string(&mut body).unwrap();
+    assert!(body == String::from_utf8(plain.clone()).unwrap(), "{body}");
+    assert!(compressed.len() < plain.len() / 3, "{} of {} bytes", compressed.len(), plain.len());
+    for none in ["accept-encoding: gzip;q=0\r\n", "accept-encoding: br\r\n", "accept-encoding: identity\r\n"] {
+        let (head, body) = get(none);
+        assert!(!head.contains("content-encoding") && body == plain, "{none}: {head}");
+    }
 }
 
 #[test]

@@ -30,7 +30,7 @@ const MAX_MODELS: usize = 100;
 /// Shows the models of a period.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
     let page = page(&api, &request).await;
-    answer(&api, &request, Place::Models, page)
+    answer(&api, &request, Place::Models, page).await
 }
 
 /// The models with the most tokens.

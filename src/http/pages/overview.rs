@@ -41,7 +41,7 @@ const LATEST_TURNS: usize = 12;
 /// Shows the figures of a period.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
     let page = page(&api, &request).await;
-    answer(&api, &request, Place::Overview, page)
+    answer(&api, &request, Place::Overview, page).await
 }
 
 async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
