@@ -11,6 +11,7 @@ mod append;
 mod ask;
 mod client;
 mod cpu;
+mod dashboard;
 mod disk;
 mod feed;
 mod file;
@@ -50,5 +51,6 @@ fn main() {
     memory::run(&mut report, turns);
     growth::run(&mut report, turns);
     ask::run(&mut report, turns);
+    dashboard::run(&mut report, turns);
     report.finish();
 }

@@ -112,6 +112,7 @@ pub(super) struct ReportRow {
     pub(super) cache_rate: Option<f64>,
     pub(super) cache_coverage: Option<f64>,
     pub(super) cost: CostFigures,
+    pub(super) cache_saved_usd: Option<Amount>,
     pub(super) ttft_ms: Option<Percentiles>,
     pub(super) output_tokens_per_second: Option<Percentiles>,
     pub(super) duration_ms: Option<Percentiles>,

@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use super::CliError;
-use super::answers::{ReportAnswer, ReportRow};
+use super::answers::{Amount, ReportAnswer, ReportRow};
 use super::args::{Format, FormatArgs, Moment, ServerArgs};
 use super::client::{Client, ClientError, Query};
 use super::figures;
@@ -21,7 +21,8 @@ use crate::turn::Label;
 /// priced at the prices in force when its turn ended; a `+` means that tokens without a price are not in it. TTFT is
 /// the time to the first token of a step, tok/s the output tokens of a step per second of its decode time, and duration
 /// the time that a turn took, both times in milliseconds: medians by the nearest rank, at most 1.1 % off. --json and
-/// --csv also have their counts, extremes and other percentiles. A dash stands for a value that is not known. A time
+/// --csv also have their counts, extremes and other percentiles, and what the caches saved: the price of the same tokens
+/// without a cache minus their cost. A dash stands for a value that is not known. A time
 /// without a turn has no row.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -170,7 +171,8 @@ fn sheet(answer: &ReportAnswer, by: &[Property]) -> Result<String, CliError> {
         "cacheRate",
         "cacheCoverage",
     ]);
-    let mut sheet = Sheet::new(names.chain(sheet::COST).chain(percentiles.iter().map(String::as_str)))?;
+    let costs = sheet::COST.into_iter().chain(["cacheSavedUsd"]);
+    let mut sheet = Sheet::new(names.chain(costs).chain(percentiles.iter().map(String::as_str)))?;
     for row in &answer.rows {
         let usage = row.usage;
         let values = [row.start.to_string(), row.end.to_string()].into_iter();
@@ -186,7 +188,8 @@ fn sheet(answer: &ReportAnswer, by: &[Property]) -> Result<String, CliError> {
         ]);
         let times = [&row.ttft_ms, &row.output_tokens_per_second, &row.duration_ms];
         let times = times.into_iter().flat_map(|known| sheet::percentiles(known.as_ref()));
-        sheet.row(values.chain(sheet::cost(&row.cost)).chain(times))?;
+        let saved = sheet::optional(row.cache_saved_usd.map(|Amount(usd)| usd));
+        sheet.row(values.chain(sheet::cost(&row.cost)).chain([saved]).chain(times))?;
     }
     sheet.take()
 }
@@ -301,7 +304,7 @@ mod tests {
 
     fn row(start: i64, model: &str, usd: &str, unpriced: u64) -> String {
         format!(
-            r#"{{"start":{start},"end":{},"model":{model:?},"turns":2,"steps":3,"usage":{{"inputTokens":12345678,"outputTokens":900,"cacheReadTokens":18000}},"cacheRate":0.72,"cacheCoverage":1,"cost":{{"usd":{usd},"unpricedTokens":{unpriced},"unpricedModels":[]}},"ttftMs":{{"count":2,"min":420,"p50":420,"p90":437.02028336678154,"p99":440,"max":440}},"outputTokensPerSecond":null,"durationMs":null}}"#,
+            r#"{{"start":{start},"end":{},"model":{model:?},"turns":2,"steps":3,"usage":{{"inputTokens":12345678,"outputTokens":900,"cacheReadTokens":18000}},"cacheRate":0.72,"cacheCoverage":1,"cost":{{"usd":{usd},"unpricedTokens":{unpriced},"unpricedModels":[]}},"cacheSavedUsd":"0.048600000000","ttftMs":{{"count":2,"min":420,"p50":420,"p90":437.02028336678154,"p99":440,"max":440}},"outputTokensPerSecond":null,"durationMs":null}}"#,
             start + 86_400_000
         )
     }
@@ -360,7 +363,7 @@ See `turn-metrics prices check`.
         assert_eq!(
             lines.next().unwrap(),
             "start,end,model,turns,steps,inputTokens,outputTokens,cacheReadTokens,cacheWriteTokens,cacheRate,cacheCoverage,\
-             usd,unpricedTokens,unpricedModels,\
+             usd,unpricedTokens,unpricedModels,cacheSavedUsd,\
              ttftMsCount,ttftMsMin,ttftMsP50,ttftMsP90,ttftMsP99,ttftMsMax,\
              outputTokensPerSecondCount,outputTokensPerSecondMin,outputTokensPerSecondP50,outputTokensPerSecondP90,\
              outputTokensPerSecondP99,outputTokensPerSecondMax,\
@@ -368,7 +371,7 @@ See `turn-metrics prices check`.
         );
         assert_eq!(
             lines.next().unwrap(),
-            "1779919200000,1780005600000,\"a,b\",2,3,12345678,900,18000,,0.72,1,0.050400000000,0,,2,420,420,437.02028336678154,440,440,,,,,,,,,,,,"
+            "1779919200000,1780005600000,\"a,b\",2,3,12345678,900,18000,,0.72,1,0.050400000000,0,,0.048600000000,2,420,420,437.02028336678154,440,440,,,,,,,,,,,,"
         );
         assert_eq!(lines.next(), None);
     }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::cost::Cost;
+use super::cost::{Cost, PicoDollars};
 use super::label::{Grouping, RollupLabel, Selection};
 use super::quarter::Period;
 use super::rollup::Rollup;
@@ -45,6 +45,12 @@ impl BreakdownRow {
     /// rows does not overflow, and its distributions are in order.
     pub(crate) fn is_plausible(&self) -> bool {
         self.rollup.is_plausible() && self.cost.is_plausible()
+    }
+
+    /// Returns how much more the row's tokens with a price would have cost without a cache. `None` if no tokens have a
+    /// price, or no step reported a cache counter.
+    pub fn cache_saved(&self) -> Option<PicoDollars> {
+        self.cost.cache_saved().filter(|_| self.rollup.has_cache_counter())
     }
 }
 

@@ -143,6 +143,8 @@ impl PriceBook for NoPrices {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cost {
     priced: PicoDollars,
+    /// How much more the priced parts would have cost if nothing had been read from a cache or written to one.
+    cache_saved: PicoDollars,
     priced_parts: i128,
     unpriced_tokens: i128,
     /// For each model without a price, the number of parts. Only the first models in the order of their names are kept, so
@@ -178,8 +180,9 @@ impl Cost {
                 continue;
             }
             let cost = costs.of(parts.label(part.model, part.provider));
-            if let Some(price) = price(part, report_time(parts.turn), book) {
+            if let Some(Price { price, cache_saved }) = price(part, report_time(parts.turn), book) {
                 cost.priced.0 += price.0;
+                cost.cache_saved.0 += cache_saved.0;
                 cost.priced_parts += 1;
             } else {
                 cost.unpriced_tokens += tokens;
@@ -206,8 +209,9 @@ impl Cost {
     }
 
     fn combine(&mut self, other: &Self, sign: i128) {
-        let Self { priced, priced_parts, unpriced_tokens, unpriced_models } = other;
+        let Self { priced, cache_saved, priced_parts, unpriced_tokens, unpriced_models } = other;
         self.priced.0 += sign * priced.0;
+        self.cache_saved.0 += sign * cache_saved.0;
         self.priced_parts += sign * priced_parts;
         self.unpriced_tokens += sign * unpriced_tokens;
         for (model, parts) in unpriced_models {
@@ -229,8 +233,8 @@ impl Cost {
 
     /// Returns whether a cost from outside can be added to others.
     pub(super) fn is_plausible(&self) -> bool {
-        let Self { priced, priced_parts, unpriced_tokens, unpriced_models } = self;
-        [priced.0, *priced_parts, *unpriced_tokens].into_iter().all(is_plausible_sum)
+        let Self { priced, cache_saved, priced_parts, unpriced_tokens, unpriced_models } = self;
+        [priced.0, cache_saved.0, *priced_parts, *unpriced_tokens].into_iter().all(is_plausible_sum)
             && unpriced_models.len() <= Self::MAX_UNPRICED_MODELS
             && unpriced_models.iter().all(|(model, parts)| !model.is_cut() && *parts > 0 && is_plausible_sum(*parts))
     }
@@ -260,6 +264,12 @@ impl Cost {
         (self.priced_parts != 0 || self.unpriced_tokens == 0).then_some(self.priced)
     }
 
+    /// Returns how much more the tokens with a price would have cost without a cache. Less than 0 if writing to the cache
+    /// cost more than reading from it saved. `None` if no tokens have a price.
+    pub fn cache_saved(&self) -> Option<PicoDollars> {
+        (self.priced_parts != 0).then_some(self.cache_saved)
+    }
+
     /// Returns how many tokens of prompts and output have no price.
     pub fn unpriced_tokens(&self) -> i128 {
         self.unpriced_tokens
@@ -271,8 +281,8 @@ impl Cost {
     }
 
     /// Returns the numbers that can be added.
-    pub(crate) fn numbers(&self) -> [i128; 3] {
-        [self.priced.0, self.priced_parts, self.unpriced_tokens]
+    pub(crate) fn numbers(&self) -> [i128; 4] {
+        [self.priced.0, self.cache_saved.0, self.priced_parts, self.unpriced_tokens]
     }
 
     /// Returns the cost as reports show it.
@@ -285,9 +295,16 @@ impl Cost {
     }
 }
 
-fn price(part: &TokenPart<'_>, at: EpochMillis, book: &(impl PriceBook + ?Sized)) -> Option<PicoDollars> {
+/// The price of a part of a turn.
+struct Price {
+    price: PicoDollars,
+    /// How much higher the price of the same tokens is if none of them is cached.
+    cache_saved: PicoDollars,
+}
+
+fn price(part: &TokenPart<'_>, at: EpochMillis, book: &(impl PriceBook + ?Sized)) -> Option<Price> {
     let cache_write_tokens = part.usage.cache_write_tokens.unwrap_or_default().get();
-    book.price(&PricedStep {
+    let step = PricedStep {
         model: part.model?.as_str(),
         provider: part.provider.map(Label::as_str),
         at,
@@ -296,7 +313,11 @@ fn price(part: &TokenPart<'_>, at: EpochMillis, book: &(impl PriceBook + ?Sized)
         cache_read_tokens: part.usage.cache_read_tokens.unwrap_or_default().get(),
         cache_write_tokens,
         cache_write_1h_tokens: part.cache_write_1h_tokens.min(cache_write_tokens),
-    })
+    };
+    let price = book.price(&step)?;
+    let uncached = PricedStep { cache_read_tokens: 0, cache_write_tokens: 0, cache_write_1h_tokens: 0, ..step };
+    let of_uncached = if step == uncached { price } else { book.price(&uncached).unwrap_or(price) };
+    Some(Price { price, cache_saved: PicoDollars(of_uncached.0 - price.0) })
 }
 
 /// A cost as reports show it.
@@ -313,7 +334,7 @@ pub struct CostFigures {
 }
 
 #[expect(clippy::ref_option, reason = "serde asks for it")]
-fn as_text<S: Serializer>(usd: &Option<PicoDollars>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_text<S: Serializer>(usd: &Option<PicoDollars>, serializer: S) -> Result<S::Ok, S::Error> {
     match usd {
         Some(usd) => serializer.collect_str(usd),
         None => serializer.serialize_none(),
@@ -356,6 +377,58 @@ mod tests {
         ] {
             assert_eq!(PicoDollars::read(text), None, "{text}");
         }
+    }
+
+    /// Reading a token from the cache costs 1, writing one 6, and any other token 5 pico-dollars.
+    #[derive(Debug)]
+    struct CachePrices;
+
+    impl PriceBook for CachePrices {
+        fn price(&self, step: &PricedStep<'_>) -> Option<PicoDollars> {
+            let PricedStep { prompt_tokens, output_tokens, cache_read_tokens, cache_write_tokens, .. } = *step;
+            let others = prompt_tokens + output_tokens - cache_read_tokens - cache_write_tokens;
+            Some(PicoDollars::new((5 * others + cache_read_tokens + 6 * cache_write_tokens).into()))
+        }
+
+        fn digest(&self) -> u64 {
+            1
+        }
+    }
+
+    #[test]
+    fn a_cache_saves_what_the_same_tokens_would_cost_without_it() {
+        let of = |input: u32, read: Option<u32>, written: Option<u32>| {
+            let mut turn = crate::testing::stored_turn("t", 1);
+            turn.model = Some("m".into());
+            turn.metrics.steps.clear();
+            turn.metrics.usage = crate::turn::Usage {
+                input_tokens: input.into(),
+                output_tokens: 3.into(),
+                cache_read_tokens: read.map(Into::into),
+                cache_write_tokens: written.map(Into::into),
+            };
+            Cost::total_of_turn(&turn, &CachePrices)
+        };
+        for (input, read, written, spent, saved) in [
+            (100, Some(60), Some(20), 295, 220),
+            // The prompt leaves the cached tokens out.
+            (20, Some(60), Some(20), 295, 220),
+            // Nothing was read, so the writes were for nothing.
+            (100, None, Some(20), 535, -20),
+            (100, Some(0), None, 515, 0),
+            (100, None, None, 515, 0),
+        ] {
+            let cost = of(input, read, written);
+            let expected = (Some(PicoDollars(spent)), Some(PicoDollars(saved)));
+            assert_eq!((cost.usd(), cost.cache_saved()), expected, "{input} {read:?} {written:?}");
+        }
+        let (one, other) = (of(100, Some(60), Some(20)), of(100, None, Some(20)));
+        let mut sum = one.clone();
+        sum.add(&other);
+        assert_eq!(sum.cache_saved(), Some(PicoDollars(200)));
+        sum.subtract(&other);
+        assert_eq!(sum, one);
+        assert_eq!(Cost::default().cache_saved(), None);
     }
 
     #[test]

@@ -72,6 +72,8 @@ mod zone;
 pub use breakdown::{Breakdown, BreakdownRow};
 pub(crate) use contribution::Contribution;
 pub use contribution::ConversationSums;
+#[cfg(feature = "server")]
+pub(crate) use cost::as_text as dollars_as_text;
 pub use cost::{
     Cost, CostFigures, NoPrices, PicoDollars, PriceBook, PriceEdition, PricedStep, QuotedRates, SharedPriceBook,
 };

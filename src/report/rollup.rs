@@ -116,6 +116,11 @@ impl Sums {
 }
 
 impl Rollup {
+    /// Returns whether a usage with tokens in its prompt had a cache counter.
+    pub(super) fn has_cache_counter(&self) -> bool {
+        self.sums.cache_reporting_prompt_tokens != 0
+    }
+
     /// Returns the number of counts in the histograms.
     pub(crate) fn counts(&self) -> usize {
         self.ttft.len() + self.output_speed.len() + self.duration.len()

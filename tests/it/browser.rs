@@ -11,7 +11,16 @@ use std::process::Stdio;
 use self::driver::Browser;
 use crate::server::{Server, turn_metrics};
 
+/// Checks of our own: sizes, contrast with the ground that is seen, and tables of charts.
 const CHECKS: &str = include_str!("browser/checks.js");
+
+/// Runs the checker axe, with all its rules, in a page that has it.
+const AXE: &str = "
+    const done = arguments[arguments.length - 1];
+    axe.run(document, { resultTypes: ['violations', 'incomplete'] }).then(
+        (found) => done(found.violations.map((rule) => `${rule.id}: ${rule.help}: ${rule.nodes.map((node) => node.html).join(' ')}`)),
+        (error) => done([String(error)]));
+";
 
 /// The keys that `WebDriver` names by characters of its own.
 const TAB: &str = "\u{e004}";
@@ -34,10 +43,24 @@ fn pages() -> [(&'static str, String); 9] {
     ]
 }
 
+/// Checks that the page of the browser has no mistakes that shut people out.
+fn assert_sound(browser: &mut Browser, what: &str) {
+    let wrong = browser.run(CHECKS);
+    assert_eq!(wrong.as_array().map(Vec::len), Some(0), "{what}: {wrong:#}");
+    let axe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/browser/axe/axe.min.js");
+    browser.run(&fs::read_to_string(axe).unwrap());
+    let wrong = browser.run_until_called(AXE);
+    assert_eq!(wrong.as_array().map(Vec::len), Some(0), "{what}: {wrong:#}");
+}
+
 fn server() -> (tempfile::TempDir, Server) {
+    server_with(&sample::events())
+}
+
+fn server_with(events: &[String]) -> (tempfile::TempDir, Server) {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start_with(directory.path(), &[("REPORTS__TIME_ZONE", "Europe/Berlin")]);
-    for events in sample::events().chunks(4000) {
+    for events in events.chunks(4000) {
         assert_eq!(server.client().post_events(&events.join("")).status, 200);
     }
     (directory, server)
@@ -56,12 +79,9 @@ fn every_page_is_sound_in_both_themes_on_a_phone_and_on_a_wide_screen() {
             for (name, path) in pages() {
                 let what = format!("{name}, {theme}, {width} pixels");
                 browser.open(&format!("{own}{path}"));
-                let open_all = "for (const part of document.querySelectorAll('details')) part.open = true; return [];";
-                for opened in ["return [];", open_all] {
-                    browser.run(opened);
-                    let wrong = browser.run(CHECKS);
-                    assert_eq!(wrong.as_array().map(Vec::len), Some(0), "{what}: {wrong:#}");
-                }
+                assert_sound(&mut browser, &what);
+                browser.run("for (const part of document.querySelectorAll('details')) part.open = true;");
+                assert_sound(&mut browser, &format!("{what}, opened"));
                 // The console has a message for each page that answers with a failure, and no other messages.
                 let console = browser.console();
                 let told = console.iter().filter(|entry| {
@@ -79,6 +99,68 @@ fn every_page_is_sound_in_both_themes_on_a_phone_and_on_a_wide_screen() {
         }
     }
     assert!(style_requests > 0, "the requests were not seen");
+}
+
+/// Returns the exact values of figures that the browser shows, each with the text of the element before it.
+fn shown(browser: &mut Browser, script: &str) -> Vec<(String, String)> {
+    serde_json::from_value(browser.run(script)).unwrap()
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver"]
+fn the_browser_shows_the_numbers_of_the_api() {
+    let (_directory, server) = server();
+    let mut browser = Browser::start();
+    let mut client = server.client();
+    let [(_, overview), _, _, (_, models), ..] = pages();
+    // The address of the month, with the day after the last one as its end.
+    let month = format!("/stats?from={}&to=2026-07-01&tz=Europe%2FBerlin", sample::FIRST_DAY);
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    browser.open(&format!("{}{overview}", server.url()));
+    let tiles = shown(
+        &mut browser,
+        "return [...document.querySelectorAll('.tile')].map((tile) => [tile.querySelector('dt').textContent, tile.querySelector('data').value])",
+    );
+    let total = client.get(&format!("{month}&bucket=all")).json()["rows"][0].take();
+    let tokens = ["inputTokens", "outputTokens"].map(|name| total["usage"][name].as_u64().unwrap());
+    let expected = [
+        ("Spend", text(&total["cost"]["usd"])),
+        ("Saved by the cache", text(&total["cacheSavedUsd"])),
+        ("Cache rate", text(&total["cacheRate"])),
+        ("Tokens", tokens.iter().sum::<u64>().to_string()),
+        ("Time to first token", text(&total["ttftMs"]["p50"])),
+        ("Output speed", text(&total["outputTokensPerSecond"]["p50"])),
+        ("Turns", text(&total["turns"])),
+        ("Duration of turns", text(&total["durationMs"]["p50"])),
+    ];
+    assert_eq!(tiles, expected.map(|(name, value)| (name.to_owned(), value)));
+    let days = shown(
+        &mut browser,
+        "return [...document.querySelectorAll('#spend-heading')].flatMap((head) => [...head.closest('section').querySelectorAll('tbody tr')])
+            .map((row) => [row.cells[0].textContent.slice(-10), row.cells[1].querySelector('data').value])",
+    );
+    assert_eq!(days.len(), 30);
+    let mut sum = 0;
+    for (day, usd) in days {
+        let answer = client.get(&format!("/stats?from={day}&to={day}T23:59:00%2B02:00&tz=Europe%2FBerlin")).json();
+        let of_day = answer["rows"].get(0).map_or_else(|| "0.000000000000".to_owned(), |row| text(&row["cost"]["usd"]));
+        assert_eq!(usd, of_day, "{day}");
+        sum += usd.replace('.', "").parse::<u64>().unwrap();
+    }
+    assert_eq!(sum, total["cost"]["usd"].as_str().unwrap().replace('.', "").parse::<u64>().unwrap());
+    browser.open(&format!("{}{models}", server.url()));
+    let ttft = shown(
+        &mut browser,
+        "return [...document.querySelectorAll('#speed-heading')].flatMap((head) => [...head.closest('section').querySelectorAll('tbody tr')])
+            .map((row) => [row.querySelector('.name').textContent, row.cells[1].querySelector('data').value])",
+    );
+    let by_model = client.get(&format!("{month}&bucket=all&by=model")).json();
+    let rows = by_model["rows"].as_array().unwrap();
+    assert_eq!(ttft.len(), rows.len());
+    for (model, p50) in ttft {
+        let row = rows.iter().find(|row| row["model"] == *model).unwrap();
+        assert_eq!(p50, text(&row["ttftMs"]["p50"]), "{model}");
+    }
 }
 
 #[test]
@@ -106,8 +188,7 @@ fn the_keyboard_reaches_the_content_first_and_the_form_chooses_days() {
     browser.run(&fill);
     let zone = "return document.querySelector('.period strong')?.textContent";
     crate::server::until("the page of the chosen day", || (browser.run(zone) == "Asia/Tokyo").then_some(()));
-    let wrong = browser.run(CHECKS);
-    assert_eq!(wrong.as_array().map(Vec::len), Some(0), "{wrong:#}");
+    assert_sound(&mut browser, "the page of a day");
     let shown = browser.run("return document.querySelector('#spend-heading').textContent");
     assert_eq!(shown, "Spend per hour");
     assert_eq!(browser.console().len(), 0);
@@ -161,8 +242,7 @@ fn a_page_shows_what_happens_while_it_is_open_also_after_the_server_was_killed()
     await_texts(&mut browser, "#live-news", &[news]);
     let text = browser.run("return document.querySelector('#live-sealed li').textContent");
     assert!(text.as_str().unwrap().ends_with("stop1,234,567 tokens in · 8 out"), "{text}");
-    let wrong = browser.run(CHECKS);
-    assert_eq!(wrong.as_array().map(Vec::len), Some(0), "{wrong:#}");
+    assert_sound(&mut browser, "the live turns");
 
     server.kill();
     await_texts(&mut browser, "#live-state", &["connecting again"]);
@@ -196,8 +276,7 @@ fn the_page_of_a_conversation_shows_its_open_turns_until_they_are_sealed() {
     let usage = serde_json::json!({ "inputTokens": 4321, "outputTokens": 7 });
     send(&server, "c/1", "first", serde_json::json!({ "type": "usage", "stepId": "s", "usage": usage }));
     await_texts(&mut browser, "#live-open li", &["openfirstm4,321 tokens in · 7 out · 1 steps"]);
-    let wrong = browser.run(CHECKS);
-    assert_eq!(wrong.as_array().map(Vec::len), Some(0), "{wrong:#}");
+    assert_sound(&mut browser, "the open turns");
     send(&server, "other", "t", done());
     send(&server, "c/1", "first", serde_json::json!({ "type": "done", "reason": "error" }));
     await_texts(&mut browser, "#live-open li", &[]);
@@ -253,29 +332,32 @@ fn the_focus_is_visible_wherever_the_keyboard_leads() {
 #[ignore = "needs chromium and chromedriver"]
 fn the_documents_have_a_picture_of_each_page() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-    let (_directory, server) = server();
+    // The month ends with yesterday, so that the pictures show what the links above a page choose.
+    let today = jiff::Timestamp::now().in_tz("Europe/Berlin").unwrap().start_of_day().unwrap();
+    let today = u64::try_from(today.timestamp().as_millisecond()).unwrap();
+    let (_directory, server) = server_with(&sample::events_from(today - 30 * sample::DAY));
     let mut browser = Browser::start();
     let is_update = std::env::var_os("UPDATE_SCREENSHOTS").is_some();
-    for (name, theme, width, height) in [
-        ("overview", "light", 1280, 1180),
-        ("overview", "dark", 1280, 1180),
-        ("conversations", "light", 1280, 760),
-        ("conversation", "light", 1280, 1180),
-        ("models", "dark", 1280, 1000),
-        ("overview", "light", 390, 844),
+    let conversation = format!("/ui/conversations/{}/turns", sample::LONGEST);
+    for (name, path, theme, width, height) in [
+        ("overview-light", "/?range=30d", "light", 1280, 1180),
+        ("overview-dark", "/?range=30d", "dark", 1280, 1180),
+        ("overview-light-phone", "/?range=30d", "light", 390, 844),
+        ("yesterday-light", "/?range=yesterday", "light", 1280, 1180),
+        ("conversations-light", "/ui/conversations?range=30d&order=cost", "light", 1280, 760),
+        ("conversation-light", &conversation, "light", 1280, 1180),
+        ("models-dark", "/ui/models?range=30d", "dark", 1280, 1180),
     ] {
-        let (_, path) = pages().into_iter().find(|(page, _)| *page == name).unwrap();
         browser.show(width, height, theme);
         browser.open(&format!("{}{path}", server.url()));
         let picture = browser.screenshot();
         assert!(picture.starts_with(b"\x89PNG"), "{name}");
-        let size = if width == 390 { "-phone" } else { "" };
-        let file = folder.join(format!("dashboard-{name}-{theme}{size}.png"));
+        let file = folder.join(format!("dashboard-{name}.png"));
         if is_update {
             fs::create_dir_all(&folder).unwrap();
             fs::write(&file, picture).unwrap();
         } else {
-            // Fonts differ between machines, so the pictures are not compared.
+            // Fonts and days differ, so the pictures are not compared.
             assert!(file.exists(), "write {} with UPDATE_SCREENSHOTS=1", file.display());
         }
     }

@@ -3,6 +3,8 @@
 mod html;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
@@ -173,6 +175,34 @@ fn every_page_is_safe_and_every_link_of_it_leads_somewhere() {
 }
 
 #[test]
+fn a_page_is_compressed_for_clients_that_take_gzip() {
+    let (_directory, server) = server();
+    let path = format!("/?{TIME}");
+    let get = |accepted: &str| {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{accepted}\r\n").unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let end = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+        let body = answer.split_off(end + 4);
+        (String::from_utf8(answer).unwrap(), body)
+    };
+    let (plain_head, plain) = get("");
+    assert!(plain_head.starts_with("HTTP/1.1 200") && !plain_head.contains("content-encoding"), "{plain_head}");
+    assert!(plain_head.contains("vary: ") && plain_head.contains("accept-encoding"), "{plain_head}");
+    let (head, compressed) = get("accept-encoding: br;q=1, gzip;q=0.8, *;q=0.1\r\n");
+    assert!(head.contains("content-encoding: gzip"), "{head}");
+    let mut body = String::new();
+    flate2::read::GzDecoder::new(&*compressed).read_to_string(&mut body).unwrap();
+    assert!(body == String::from_utf8(plain.clone()).unwrap(), "{body}");
+    assert!(compressed.len() < plain.len() / 3, "{} of {} bytes", compressed.len(), plain.len());
+    for none in ["accept-encoding: gzip;q=0\r\n", "accept-encoding: br\r\n", "accept-encoding: identity\r\n"] {
+        let (head, body) = get(none);
+        assert!(!head.contains("content-encoding") && body == plain, "{none}: {head}");
+    }
+}
+
+#[test]
 fn texts_from_outside_are_shown_as_they_are_and_never_as_markup() {
     let (_directory, server) = server();
     let mut client = server.client();
@@ -277,6 +307,22 @@ fn the_tables_of_the_overview_have_the_figures_of_the_api() {
     shown.sort_unstable();
     expected.sort_unstable();
     assert_eq!(shown, expected);
+    // The tiles.
+    let total =
+        client.get(&format!("/stats?from={}&to={}&bucket=all", of_models["from"], of_models["to"])).json()["rows"][0]
+            .take();
+    for (name, figure) in [
+        ("Spend", &total["cost"]["usd"]),
+        ("Cache rate", &total["cacheRate"]),
+        ("Saved by the cache", &total["cacheSavedUsd"]),
+        ("Time to first token", &total["ttftMs"]["p50"]),
+        ("Output speed", &total["outputTokensPerSecond"]["p50"]),
+        ("Turns", &total["turns"]),
+    ] {
+        let tile = html.split(&format!("<dt>{name}</dt>")).nth(1).unwrap();
+        assert_eq!(html::data(tile).first(), Some(&value(figure)), "{name}");
+    }
+    assert_ne!(total["cacheSavedUsd"], "0.000000000000");
     // The reasons.
     let reasons = api(&mut client, &path, &html, "reasons");
     let mut expected = BTreeMap::new();
@@ -319,8 +365,9 @@ fn the_tables_of_the_models_have_the_figures_of_the_api() {
             of_usage[1].clone(),
             value(&row["cacheRate"]),
             value(&row["cost"]["usd"]),
+            value(&row["cacheSavedUsd"]),
         ];
-        assert_eq!(usage[place].1[..6], figures, "{model}");
+        assert_eq!(usage[place].1[..7], figures, "{model}");
         let percentiles = ["ttftMs", "outputTokensPerSecond", "durationMs"].into_iter().flat_map(|name| {
             ["p50", "p90", "p99"]
                 .map(|p| if row[name].is_null() { html::UNKNOWN.to_owned() } else { value(&row[name][p]) })

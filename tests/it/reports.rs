@@ -143,6 +143,7 @@ fn a_report_has_the_figures_of_the_server_in_every_format() {
                 }
                 assert_same_usage(row, &of_server["usage"]);
                 assert_same_cost(row, &of_server["cost"]);
+                assert_eq!(cell(row, "cacheSavedUsd"), text(&of_server["cacheSavedUsd"]));
                 usd += cell(row, "usd").replace('.', "").parse::<i128>().unwrap_or(0);
                 input += cell(row, "inputTokens").parse::<i128>().unwrap();
             }

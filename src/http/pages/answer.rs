@@ -1,27 +1,42 @@
 //! Sends pages.
 
+use std::io::Write;
+
 use actix_web::http::StatusCode;
-use actix_web::http::header;
-use actix_web::web::Data;
+use actix_web::http::header::{self, AcceptEncoding, ContentEncoding, Encoding, Header};
+use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use maud::html;
 
 use super::layout::{Page, Place, root, whole};
 use super::protection::PROTECTION;
 use crate::http::error::{ApiError, Unavailable};
 use crate::http::resources::api::Api;
+use crate::http::resources::held_bytes::HeldBytes;
 use crate::http::resources::parts::in_parts;
 
 /// Answers with a page. A failure is a page too.
-pub(crate) fn answer(api: &Api, request: &HttpRequest, place: Place, page: Result<Page, ApiError>) -> HttpResponse {
+pub(crate) async fn answer(
+    api: &Api,
+    request: &HttpRequest,
+    place: Place,
+    page: Result<Page, ApiError>,
+) -> HttpResponse {
     let root = root(request.uri().path());
-    let written = page.and_then(|page| {
-        let html = whole(&root, place, &page).into_string();
-        let held = api.reads.try_hold(html.len()).ok_or(ApiError::Unavailable(Unavailable::TooMuchUnread))?;
-        Ok((html, held))
-    });
+    let written = match page {
+        Ok(page) => written(api, request, whole(&root, place, &page).into_string()).await,
+        Err(error) => Err(error),
+    };
     let (mut response, body) = match written {
-        Ok((html, held)) => (HttpResponse::Ok(), in_parts(html.into(), held)),
+        Ok((bytes, encoding, held)) => {
+            let mut response = HttpResponse::Ok();
+            if let Some(encoding) = encoding {
+                response.insert_header(encoding);
+            }
+            (response, in_parts(bytes, held))
+        }
         Err(error) => {
             let page = whole(&root, place, &failure(&root, &error)).into_string();
             let failed = error.error_response();
@@ -37,9 +52,41 @@ pub(crate) fn answer(api: &Api, request: &HttpRequest, place: Place, page: Resul
     for protection in PROTECTION {
         response.insert_header(protection);
     }
+    response.insert_header((header::VARY, "accept-encoding"));
     // A page shows the present state, so a browser asks again before it shows a stored copy.
     response.insert_header((header::CACHE_CONTROL, "no-cache"));
     response.content_type("text/html; charset=utf-8").body(body)
+}
+
+/// Returns the bytes of a page, and their encoding if they are compressed.
+async fn written(
+    api: &Api,
+    request: &HttpRequest,
+    html: String,
+) -> Result<(Bytes, Option<ContentEncoding>, HeldBytes), ApiError> {
+    let (bytes, encoding): (Bytes, _) = match gzip(request, html.as_bytes()).await {
+        Some(compressed) => (compressed.into(), Some(ContentEncoding::Gzip)),
+        None => (html.into(), None),
+    };
+    let held = api.reads.try_hold(bytes.len()).ok_or(ApiError::Unavailable(Unavailable::TooMuchUnread))?;
+    Ok((bytes, encoding, held))
+}
+
+/// Compresses a page, if its client takes gzip. A large page shrinks to a seventh. Compressing may take some milliseconds,
+/// so other requests may run on this thread meanwhile.
+async fn gzip(request: &HttpRequest, html: &[u8]) -> Option<Vec<u8>> {
+    /// Compressing so many bytes takes less than a millisecond.
+    const BYTES_AT_ONCE: usize = 32 * 1024;
+
+    let gzip = Encoding::gzip();
+    let accepted = AcceptEncoding::parse(request).ok()?.negotiate([&gzip].into_iter());
+    accepted.filter(|encoding| *encoding == gzip)?;
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    for part in html.chunks(BYTES_AT_ONCE) {
+        encoder.write_all(part).ok()?;
+        tokio::task::yield_now().await;
+    }
+    encoder.finish().ok()
 }
 
 /// Returns the page for a failure.
@@ -70,5 +117,5 @@ fn failure(root: &str, error: &ApiError) -> Page {
 
 /// Answers a request for an address below `/ui/` at which there is no page.
 pub(crate) async fn nothing(api: Data<Api>, request: HttpRequest) -> HttpResponse {
-    answer(&api, &request, Place::Conversation, Err(ApiError::NotFound))
+    answer(&api, &request, Place::Conversation, Err(ApiError::NotFound)).await
 }

@@ -48,7 +48,7 @@ pub(crate) async fn get(api: Data<Api>, id: Result<PathId, ApiError>, request: H
         Ok(PathId(id)) => page(&api, &id, &request).await,
         Err(error) => Err(error),
     };
-    answer(&api, &request, Place::Conversation, page)
+    answer(&api, &request, Place::Conversation, page).await
 }
 
 async fn page(api: &Api, id: &ConversationId, request: &HttpRequest) -> Result<Page, ApiError> {

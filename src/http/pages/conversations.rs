@@ -26,7 +26,7 @@ const LIMIT: usize = 50;
 /// Shows a page of the list.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
     let page = page(&api, &request).await;
-    answer(&api, &request, Place::Conversations, page)
+    answer(&api, &request, Place::Conversations, page).await
 }
 
 async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {

@@ -46,10 +46,8 @@ pub(crate) fn optional_tokens(known: Option<impl Into<i128>>) -> Markup {
 /// Shows an amount of money with this number of decimal places.
 fn money(usd: PicoDollars, mark: &str, places: u32) -> Markup {
     let text = readable::dollars(usd, places);
-    let text = match text.strip_prefix('<') {
-        Some(least) => format!("<${least}{mark}"),
-        None => format!("${text}{mark}"),
-    };
+    let sign = text.get(..1).filter(|sign| ["<", "-"].contains(sign)).unwrap_or_default();
+    let text = format!("{sign}${}{mark}", &text[sign.len()..]);
     data(&usd.to_string(), &format!("${usd}"), &text)
 }
 
@@ -60,8 +58,7 @@ pub(crate) fn cost(cost: &CostFigures) -> Markup {
 
 /// Shows a cost by itself: in cents, if it is not very small.
 pub(crate) fn single_cost(cost: &CostFigures) -> Markup {
-    let is_small = cost.usd.is_some_and(|usd| usd.get() < PicoDollars::PER_DOLLAR);
-    cost_in_places(cost, if is_small { 4 } else { 2 })
+    cost_in_places(cost, cost.usd.map_or(2, places))
 }
 
 fn cost_in_places(cost: &CostFigures, places: u32) -> Markup {
@@ -83,6 +80,21 @@ pub(crate) fn left_out(cost: &CostFigures) -> String {
     let more = if cost.unpriced_models.len() > MAX_NAMES { " and others" } else { "" };
     let of = if names.is_empty() { String::new() } else { format!(" of {}{more}", names.join(", ")) };
     format!("without {} tokens{of}, which have no price", readable::grouped(cost.unpriced_tokens))
+}
+
+/// Shows an amount of money by itself: in cents, if it is not very small.
+pub(crate) fn amount(usd: Option<PicoDollars>) -> Markup {
+    usd.map_or_else(unknown, |usd| money(usd, "", places(usd)))
+}
+
+/// Shows an amount of money in a table.
+pub(crate) fn dollars(usd: Option<PicoDollars>) -> Markup {
+    usd.map_or_else(unknown, |usd| money(usd, "", 4))
+}
+
+/// Returns how many decimal places an amount by itself has.
+fn places(usd: PicoDollars) -> u32 {
+    if usd.get().abs() < PicoDollars::PER_DOLLAR { 4 } else { 2 }
 }
 
 /// Shows the price of a million tokens.
@@ -156,6 +168,22 @@ pub(crate) const NO_MODEL: &str = "model not named";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_amount_by_itself_is_in_cents_unless_it_is_small_and_may_be_negative() {
+        for (pico_dollars, text) in [
+            (117_114_000_000_000, "$117.11"),
+            (999_950_000_000, "$1.0000"),
+            (50_400_000_000, "$0.0504"),
+            (1, "<$0.0001"),
+            (-20_500_000_000, "-$0.0205"),
+            (-3_000_000_000_000, "-$3.00"),
+        ] {
+            let html = amount(Some(PicoDollars::new(pico_dollars))).into_string();
+            assert!(html.ends_with(&format!(">{}</data>", text.replace('<', "&lt;"))), "{html}");
+        }
+        assert_eq!(amount(None).into_string(), unknown().into_string());
+    }
 
     #[test]
     fn a_number_is_short_and_its_exact_value_stands_beside_it() {

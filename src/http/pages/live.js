@@ -4,7 +4,9 @@
 (() => {
   const MAX_SEALED = 12;
   const MAX_OPEN = 20;
-  const RETRY_MILLIS = 10000;
+  const RETRY_MILLIS = 1000;
+  // The pause after an answer that is no stream, for example because there are too many streams.
+  const REFUSED_MILLIS = 10000;
 
   const section = document.getElementById("live");
   const { feed, pages, query, zone, known } = section.dataset;
@@ -15,9 +17,12 @@
   // The open turns as the page was made with them. The live ones take their place.
   const made = document.getElementById("open-turns")?.closest("section");
   const open = new Map();
-  let address = feed;
+  // The positions of the latest sealed turns. The stream continues after the first one, so it always begins with all turns
+  // that the list shows.
+  let positions = [new URL(feed, location.href).searchParams.get("after")];
   let count = 0;
   let source;
+  let timer;
   let isOutdated = false;
 
   const element = (name, className, ...children) => {
@@ -75,14 +80,13 @@
 
   const onSealed = (event) => {
     const turn = JSON.parse(event.data);
-    // A position is a text that needs no escape in an address.
-    const next = new URL(address, location.href);
-    next.searchParams.set("after", turn.position);
-    address = next.href;
+    // After a new connection, turns that were counted before come again.
+    const isNew = turn.position > positions.at(-1);
+    if (isNew) positions = [...positions, turn.position].slice(-MAX_SEALED - 1);
     if (open.delete(turn.metrics.turnId)) showOpen();
     // The page has the turns up to this ordinal.
     if (known !== undefined && turn.ordinal <= Number(known)) return;
-    count += 1;
+    if (isNew) count += 1;
     const reason = element("span", turn.reason === "stop" ? "badge calm" : "badge warning", named(turn.reason));
     const item = element("li", "", moment(turn.endedAt ?? turn.sealedAt));
     if (pages === undefined) {
@@ -102,7 +106,10 @@
 
   const follow = () => {
     source?.close();
+    clearTimeout(timer);
     if (isOutdated || document.hidden) return;
+    const address = new URL(feed, location.href);
+    address.searchParams.set("after", positions[0]);
     source = new EventSource(address);
     const outdated = (why) => () => {
       isOutdated = true;
@@ -115,7 +122,7 @@
     };
     source.onopen = () => {
       state.textContent = "connected";
-      // All open turns of a conversation come again. What was erased while nobody listened is not told.
+      // What was erased while nobody listened is not told. So the lists are emptied, and everything else comes again.
       open.clear();
       showOpen();
       sealedList.replaceChildren();
@@ -123,7 +130,11 @@
     };
     source.onerror = () => {
       state.textContent = "connecting again";
-      if (source.readyState === EventSource.CLOSED) setTimeout(follow, RETRY_MILLIS);
+      const isRefused = source.readyState === EventSource.CLOSED;
+      // A browser would continue after the latest event by itself, and not with the turns of the emptied list.
+      source.close();
+      clearTimeout(timer);
+      timer = setTimeout(follow, isRefused ? REFUSED_MILLIS : RETRY_MILLIS);
     };
     source.addEventListener("turn-sealed", onSealed);
     if (openList) source.addEventListener("turn-open", onOpen);

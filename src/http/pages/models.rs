@@ -30,7 +30,7 @@ const MAX_MODELS: usize = 100;
 /// Shows the models of a period.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
     let page = page(&api, &request).await;
-    answer(&api, &request, Place::Models, page)
+    answer(&api, &request, Place::Models, page).await
 }
 
 /// The models with the most tokens.
@@ -139,6 +139,7 @@ fn usage_table(models: &[Model<'_>], all: i128) -> Markup {
                         th scope="col" class="number" { "Output" }
                         th scope="col" class="number" { "Cache rate" }
                         th scope="col" class="number" { "Cost" }
+                        th scope="col" class="number" { "Saved by the cache" }
                         th scope="col" class="number" { "Share of tokens" }
                         th scope="col" class="wide" { span class="hidden" { "Share as a bar" } }
                     }
@@ -154,6 +155,7 @@ fn usage_table(models: &[Model<'_>], all: i128) -> Markup {
                             td class="number" { (figure::tokens(figures.usage.output_tokens)) }
                             td class="number" { (figure::share(figures.cache_rate)) }
                             td class="number" { (figure::cost(&model.row.cost.figures())) }
+                            td class="number" { (figure::dollars(model.row.cache_saved())) }
                             td class="number" { (figure::share(Some(share(model)))) }
                             td class="wide" { (meter(share(model))) }
                         }

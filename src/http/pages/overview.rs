@@ -24,7 +24,9 @@ use crate::http::resources::api::{Api, ask_sealed};
 use crate::http::resources::query::Query;
 use crate::http::resources::stats::{Answered, Asked, UsedPrices, pause_after_row};
 use crate::readable::float;
-use crate::report::{BreakdownRow, Cost, CostFigures, Figures, Percentiles, Period, ReasonClass, report_time};
+use crate::report::{
+    BreakdownRow, Cost, CostFigures, Figures, Percentiles, Period, PicoDollars, ReasonClass, report_time,
+};
 use crate::store::{Position, SealedPage};
 use crate::turn::{Label, Millis};
 
@@ -39,7 +41,7 @@ const LATEST_TURNS: usize = 12;
 /// Shows the figures of a period.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
     let page = page(&api, &request).await;
-    answer(&api, &request, Place::Overview, page)
+    answer(&api, &request, Place::Overview, page).await
 }
 
 async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
@@ -167,36 +169,46 @@ fn name(model: Option<&Label>, is_by_model: bool) -> String {
 
 fn tiles(sums: &Sums, prices: &UsedPrices, root: &str, view: &View) -> Markup {
     let figures = Figures::of(&sums.total.rollup);
-    let cost = sums.total.cost.figures();
-    let percentiles = |of: Option<Percentiles>, show: fn(Option<f64>) -> Markup, steps: &str| {
+    let (cost, saved) = (sums.total.cost.figures(), sums.total.cache_saved());
+    let percentiles = |of: Option<Percentiles>, show: fn(Option<f64>) -> Markup, parts: &str| {
         html! {
             @if let Some(of) = of {
-                "p90 " (show(Some(of.p90))) " · p99 " (show(Some(of.p99))) " · " (figure::count(of.count, steps)) " " (steps)
-            } @else { "no step reported it" }
+                "median · p90 " (show(Some(of.p90))) " · p99 " (show(Some(of.p99))) " · " (figure::count(of.count, parts)) " " (parts)
+            } @else { "none of the " (parts) " reported it" }
         }
     };
     html! {
         dl class="tiles" {
             (tile("Spend", &figure::single_cost(&cost), &spend_note(&cost, prices, root, view)))
-            (tile("Tokens", &figure::tokens(figures.usage.input_tokens + figures.usage.output_tokens), &html! {
-                (figure::tokens(figures.usage.input_tokens)) " in · " (figure::tokens(figures.usage.output_tokens)) " out"
-            }))
+            (tile("Saved by the cache", &figure::amount(saved), &saved_note(&cost, saved)))
             (tile("Cache rate", &figure::share(figures.cache_rate), &html! {
                 @if figures.cache_rate.is_some() {
                     (figure::optional_tokens(figures.usage.cache_read_tokens)) " tokens read from the cache · covers "
                     (figure::share(figures.cache_coverage)) " of the prompts"
                 } @else { "no step reported a cache counter" }
             }))
+            (tile("Tokens", &figure::tokens(figures.usage.input_tokens + figures.usage.output_tokens), &html! {
+                (figure::tokens(figures.usage.input_tokens)) " in · " (figure::tokens(figures.usage.output_tokens)) " out"
+            }))
             (tile("Time to first token", &figure::duration(figures.ttft_ms.map(|ttft| ttft.p50)), &percentiles(figures.ttft_ms, figure::duration, "steps")))
             (tile("Output speed", &figure::speed(figures.step_output_tokens_per_second.map(|speed| speed.p50)),
                 &percentiles(figures.step_output_tokens_per_second, figure::speed, "steps")))
             (tile("Turns", &figure::count(figures.turns, "turns"), &html! {
                 (figure::count(figures.steps, "steps")) " steps"
-                @if let Some(duration) = figures.turn_duration_ms {
-                    " · half took up to " (figure::duration(Some(duration.p50)))
-                }
             }))
+            (tile("Duration of turns", &figure::duration(figures.turn_duration_ms.map(|duration| duration.p50)),
+                &percentiles(figures.turn_duration_ms, figure::duration, "turns")))
         }
+    }
+}
+
+/// Says with what the cost is compared.
+fn saved_note(cost: &CostFigures, saved: Option<PicoDollars>) -> Markup {
+    html! {
+        @if let Some((saved, usd)) = saved.zip(cost.usd) {
+            "without a cache, the same tokens would cost "
+            (figure::amount(Some(PicoDollars::new(usd.get() + saved.get()))))
+        } @else { "no step with a price reported a cache counter" }
     }
 }
 

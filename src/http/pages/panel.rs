@@ -74,7 +74,7 @@ pub(crate) fn chart(
 
 /// A part that scrolls sideways if it is wider than the screen. The keyboard reaches it.
 pub(crate) fn scrolling(name: &str, body: &Markup) -> Markup {
-    html! { div class="scroll" role="region" aria-label=(name) tabindex="0" { (body) } }
+    html! { div class="scroll" role="group" aria-label=(name) tabindex="0" { (body) } }
 }
 
 /// A figure with its name and a line that explains it.

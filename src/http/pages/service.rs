@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Shows whether the service is ready, how much it does and holds, and its versions.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
     let page = page(&api, &request).await;
-    answer(&api, &request, Place::Service, page)
+    answer(&api, &request, Place::Service, page).await
 }
 
 async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {

@@ -11,8 +11,8 @@ use super::query::Query;
 use crate::actors::BuildReport;
 use crate::http::error::ApiError;
 use crate::report::{
-    BreakdownRow, CostFigures, Figures, Grouping, Percentiles, Period, PeriodUnit, PriceEdition, ReasonClass,
-    RollupLabel, Selection, UsageSums, Zone,
+    BreakdownRow, CostFigures, Figures, Grouping, Percentiles, Period, PeriodUnit, PicoDollars, PriceEdition,
+    ReasonClass, RollupLabel, Selection, UsageSums, Zone, dollars_as_text,
 };
 use crate::store::{Report, ReportError, ReportQuestion};
 use crate::turn::Label;
@@ -233,6 +233,8 @@ struct Row<'a> {
     #[serde(serialize_with = "number")]
     cache_coverage: Option<f64>,
     cost: CostFigures,
+    #[serde(serialize_with = "dollars_as_text")]
+    cache_saved_usd: Option<PicoDollars>,
     ttft_ms: Option<Percentiles>,
     output_tokens_per_second: Option<Percentiles>,
     duration_ms: Option<Percentiles>,
@@ -254,6 +256,7 @@ impl<'a> Row<'a> {
             cache_rate: figures.cache_rate,
             cache_coverage: figures.cache_coverage,
             cost: row.cost.figures(),
+            cache_saved_usd: row.cache_saved(),
             ttft_ms: figures.ttft_ms,
             output_tokens_per_second: figures.step_output_tokens_per_second,
             duration_ms: figures.turn_duration_ms,
@@ -267,7 +270,7 @@ mod tests {
 
     use super::*;
     use crate::http::stand_in::{StandIn, counting_pauses, get, post};
-    use crate::report::{PicoDollars, PriceBook, PricedStep};
+    use crate::report::{PriceBook, PricedStep};
     use crate::runtime::Runtime;
     use crate::settings::HttpSettings;
     use crate::testing::TestClock;
@@ -299,7 +302,7 @@ mod tests {
         // The period begins 30 days earlier, at 22:00 UTC on April 28.
         assert_eq!(
             answer.success(),
-            r#"{"from":1777413600000,"to":1780005600000,"timeZone":"Europe/Berlin","bucket":"hour","prices":null,"rows":[{"start":1779998400000,"end":1780002000000,"model":"m","provider":"p","project":"j","reason":"stop","turns":1,"steps":1,"usage":{"inputTokens":1000,"outputTokens":50,"cacheReadTokens":250},"cacheRate":0.25,"cacheCoverage":1,"cost":{"usd":null,"unpricedTokens":1050,"unpricedModels":["m"]},"ttftMs":{"count":1,"min":100,"p50":100,"p90":100,"p99":100,"max":100},"outputTokensPerSecond":{"count":1,"min":100,"p50":100,"p90":100,"p99":100,"max":100},"durationMs":{"count":1,"min":700,"p50":700,"p90":700,"p99":700,"max":700}}]}"#
+            r#"{"from":1777413600000,"to":1780005600000,"timeZone":"Europe/Berlin","bucket":"hour","prices":null,"rows":[{"start":1779998400000,"end":1780002000000,"model":"m","provider":"p","project":"j","reason":"stop","turns":1,"steps":1,"usage":{"inputTokens":1000,"outputTokens":50,"cacheReadTokens":250},"cacheRate":0.25,"cacheCoverage":1,"cost":{"usd":null,"unpricedTokens":1050,"unpricedModels":["m"]},"cacheSavedUsd":null,"ttftMs":{"count":1,"min":100,"p50":100,"p90":100,"p99":100,"max":100},"outputTokensPerSecond":{"count":1,"min":100,"p50":100,"p90":100,"p99":100,"max":100},"durationMs":{"count":1,"min":700,"p50":700,"p90":700,"p99":700,"max":700}}]}"#
         );
         // The period ends now, and the quarter of an hour of this moment counts.
         let answer = get(&api, "/stats").await;

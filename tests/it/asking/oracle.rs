@@ -183,6 +183,9 @@ impl Part {
         if prompt + usage.output == 0 {
             return;
         }
+        if usage.cache_read.is_some() || usage.cache_write.is_some() {
+            self.sums.cache_counted_prompt += prompt;
+        }
         let [model, provider, ..] = self.names;
         let Some(rates) = model.and_then(|model| table.rates(model, provider, self.at, prompt)) else {
             self.sums.unpriced_tokens += prompt + usage.output;
@@ -193,8 +196,10 @@ impl Part {
         let for_an_hour = for_an_hour.min(write);
         let counts = [prompt - read - write, usage.output, read, write - for_an_hour, for_an_hour];
         let millionths: i128 = counts.iter().zip(rates).map(|(count, rate)| count * rate).sum();
-        // The cost is rounded once, half up.
-        self.sums.pico_dollars += (2 * millionths + 1_000_000).div_euclid(2_000_000);
+        // Each price is rounded once, half up.
+        let rounded = |millionths: i128| (2 * millionths + 1_000_000).div_euclid(2_000_000);
+        self.sums.pico_dollars += rounded(millionths);
+        self.sums.cache_saved += rounded(prompt * rates[0] + usage.output * rates[1]) - rounded(millionths);
         self.sums.priced += 1;
     }
 }
@@ -206,6 +211,9 @@ pub(crate) struct Sums {
     steps: i128,
     tokens: [i128; 4],
     pico_dollars: i128,
+    cache_saved: i128,
+    /// The tokens of prompts with a cache counter.
+    cache_counted_prompt: i128,
     priced: i128,
     unpriced_tokens: i128,
     unpriced_models: BTreeSet<&'static str>,
@@ -221,6 +229,8 @@ impl Sums {
         self.steps += other.steps;
         self.tokens.iter_mut().zip(other.tokens).for_each(|(sum, count)| *sum += count);
         self.pico_dollars += other.pico_dollars;
+        self.cache_saved += other.cache_saved;
+        self.cache_counted_prompt += other.cache_counted_prompt;
         self.priced += other.priced;
         self.unpriced_tokens += other.unpriced_tokens;
         self.unpriced_models.extend(&other.unpriced_models);
@@ -250,6 +260,7 @@ impl Sums {
             steps: Some(self.steps),
             tokens: self.tokens,
             usd: self.usd(),
+            cache_saved: (self.priced > 0 && self.cache_counted_prompt > 0).then_some(self.cache_saved),
             unpriced_tokens: self.unpriced_tokens,
             unpriced_models: self.unpriced_models.iter().map(|model| (*model).to_owned()).collect(),
         }
@@ -265,19 +276,30 @@ pub(crate) struct Shown {
     tokens: [i128; 4],
     /// Pico-dollars.
     usd: Option<i128>,
+    /// Pico-dollars; `None` if the answer has no such amount.
+    cache_saved: Option<i128>,
     unpriced_tokens: i128,
     unpriced_models: Vec<String>,
 }
 
+fn pico_dollars(usd: &str) -> i128 {
+    usd.replace('.', "").parse().unwrap()
+}
+
 impl Shown {
-    /// Returns the same sums without the number of steps, for an answer that has no such number.
+    /// Returns the same sums without the amount that caches saved, for an answer that has no such amount.
+    pub(crate) fn without_saved(self) -> Self {
+        Self { cache_saved: None, ..self }
+    }
+
+    /// Returns the same sums without the number of steps and the amount that caches saved, for an answer that has neither.
     pub(crate) fn without_steps(self) -> Self {
-        Self { steps: None, ..self }
+        Self { steps: None, ..self.without_saved() }
     }
 
     /// Returns the same sums without the cost, for an answer whose costs are by several prices.
     pub(crate) fn without_cost(self) -> Self {
-        Self { usd: None, unpriced_tokens: 0, unpriced_models: Vec::new(), ..self }
+        Self { usd: None, cache_saved: None, unpriced_tokens: 0, unpriced_models: Vec::new(), ..self }
     }
 
     /// Reads the sums of a row, an entry or a summary.
@@ -290,7 +312,8 @@ impl Shown {
             turns: number(&answer["turns"]).unwrap(),
             steps: number(&answer["steps"]),
             tokens: names.map(|name| number(&usage[name]).unwrap_or(0)),
-            usd: cost["usd"].as_str().map(|usd| usd.replace('.', "").parse().unwrap()),
+            usd: cost["usd"].as_str().map(pico_dollars),
+            cache_saved: answer["cacheSavedUsd"].as_str().map(pico_dollars),
             unpriced_tokens: number(&cost["unpricedTokens"]).unwrap(),
             unpriced_models: models.map(|model| model.as_str().unwrap().to_owned()).collect(),
         }
@@ -439,7 +462,8 @@ pub(crate) fn rows_of_csv(text: &str) -> Rows {
             turns: number("turns").unwrap(),
             steps: number("steps"),
             tokens: counters.map(|name| number(name).unwrap_or(0)),
-            usd: value("usd").map(|usd| usd.replace('.', "").parse().unwrap()),
+            usd: value("usd").as_deref().map(pico_dollars),
+            cache_saved: value("cacheSavedUsd").as_deref().map(pico_dollars),
             unpriced_tokens: number("unpricedTokens").unwrap(),
             unpriced_models: value("unpricedModels").map_or(Vec::new(), |json| serde_json::from_str(&json).unwrap()),
         };

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
-use crate::server::{Client, PATIENCE, lines_of};
+use crate::server::{Answer, Client, PATIENCE, lines_of, until};
 
 /// A headless Chromium, and the driver that controls it. Dropping it ends both.
 pub(super) struct Browser {
@@ -20,15 +20,8 @@ impl Browser {
     /// Starts a browser with a profile of its own.
     pub(super) fn start() -> Self {
         let profile = tempfile::tempdir().unwrap();
-        let mut command = Command::new("chromedriver");
-        // The driver and its browser are a group of processes, which can be ended together.
-        command.arg("--port=0").process_group(0).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut driver =
-            command.spawn().expect("the tests of the browser need `chromedriver`, of the same version as `chromium`");
-        let lines = lines_of(driver.stdout.take().unwrap());
-        let port = std::iter::from_fn(|| lines.recv_timeout(PATIENCE).ok())
-            .find_map(|line| line.split_once("successfully on port ")?.1.trim_end_matches('.').parse::<u16>().ok())
-            .expect("the driver says its port");
+        // The driver ends at once if the port that it was given for IPv4 is taken for IPv6.
+        let (driver, port) = until("the driver listens", start_driver);
         let mut browser =
             Self { driver, client: Client::new(([127, 0, 0, 1], port).into()), session: String::new(), profile };
         let arguments = [
@@ -47,18 +40,26 @@ impl Browser {
         ];
         let options = json!({ "args": arguments });
         let logs = json!({ "browser": "ALL", "performance": "ALL" });
-        let wanted = json!({ "browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": logs });
+        let patience = json!({ "script": PATIENCE.as_millis() });
+        let wanted = json!({
+            "browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": logs, "timeouts": patience,
+        });
         let session = browser.post("/session", &json!({ "capabilities": { "alwaysMatch": wanted } }));
         session["sessionId"].as_str().unwrap().clone_into(&mut browser.session);
+        // The browser begins with a page of its own, which may still be loading.
+        browser.open("about:blank");
         browser
     }
 
     fn post(&mut self, path: &str, body: &Value) -> Value {
-        let body = body.to_string();
-        let headers = [("content-type", "application/json")];
-        let answer = self.client.send("POST", path, &headers, body.as_bytes()).unwrap();
+        let answer = self.try_post(path, body);
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         answer.json()["value"].take()
+    }
+
+    fn try_post(&mut self, path: &str, body: &Value) -> Answer {
+        let headers = [("content-type", "application/json")];
+        self.client.send("POST", path, &headers, body.to_string().as_bytes()).unwrap()
     }
 
     fn command(&mut self, name: &str, body: &Value) -> Value {
@@ -67,7 +68,15 @@ impl Browser {
 
     /// Sends a command of the protocol of Chromium's developer tools.
     fn tool(&mut self, name: &str, parameters: &Value) -> Value {
-        self.command("goog/cdp/execute", &json!({ "cmd": name, "params": parameters }))
+        let (path, body) =
+            (format!("/session/{}/goog/cdp/execute", self.session), json!({ "cmd": name, "params": parameters }));
+        until(name, || {
+            let answer = self.try_post(&path, &body);
+            // A page that just takes the place of another one takes no commands for a moment.
+            let is_replaced = answer.status == 500 && answer.body.contains("aborted by navigation");
+            assert!(is_replaced || answer.status == 200, "{name}: {answer:?}");
+            (!is_replaced).then(|| answer.json()["value"].take())
+        })
     }
 
     /// Sets the size of the window, and the theme that the user prefers.
@@ -86,6 +95,11 @@ impl Browser {
     /// Runs a script as the body of a function, and returns its result.
     pub(super) fn run(&mut self, script: &str) -> Value {
         self.command("execute/sync", &json!({ "script": script, "args": [] }))
+    }
+
+    /// Runs a script that calls its last argument with the result, and returns the result.
+    pub(super) fn run_until_called(&mut self, script: &str) -> Value {
+        self.command("execute/async", &json!({ "script": script, "args": [] }))
     }
 
     /// Presses keys.
@@ -109,7 +123,10 @@ impl Browser {
                 serde_json::from_str::<Value>(entry["message"].as_str().unwrap()).unwrap()["message"].take()
             });
         let sent = messages.filter(|message| message["method"] == "Network.requestWillBeSent");
-        let is_own = |message: &Value| message["params"]["documentURL"].as_str().unwrap().starts_with("chrome:");
+        let is_own = |message: &Value| {
+            let page = message["params"]["documentURL"].as_str().unwrap();
+            page.starts_with("chrome:") || page.starts_with("chrome-untrusted:")
+        };
         let sent = sent.filter(|message| !is_own(message));
         sent.map(|message| message["params"]["request"]["url"].as_str().unwrap().to_owned()).collect()
     }
@@ -129,6 +146,23 @@ impl Drop for Browser {
         let _ = kill_process_group(Pid::from_child(&self.driver), Signal::KILL);
         let _ = self.driver.wait();
     }
+}
+
+/// Starts a driver. Returns it with its port, or `None` if it ends.
+fn start_driver() -> Option<(Child, u16)> {
+    let mut command = Command::new("chromedriver");
+    // The driver and its browser are a group of processes, which can be ended together.
+    command.arg("--port=0").process_group(0).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut driver =
+        command.spawn().expect("the tests of the browser need `chromedriver`, of the same version as `chromium`");
+    let lines = lines_of(driver.stdout.take().unwrap());
+    let port = std::iter::from_fn(|| lines.recv_timeout(PATIENCE).ok())
+        .find_map(|line| line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok());
+    if port.is_none() {
+        let _ = driver.kill();
+        let _ = driver.wait();
+    }
+    Some((driver, port?))
 }
 
 fn from_base64(text: &str) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! The events of a made-up month, always the same.
+//! The events of a made-up month. They are always the same, but the month may begin on any day.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ pub(super) const LONGEST: &str = "agent-0001";
 /// 2026-06-01T00:00:00Z
 const START: u64 = 1_780_272_000_000;
 const HOUR: u64 = 60 * 60 * 1000;
-const DAY: u64 = 24 * HOUR;
+pub(super) const DAY: u64 = 24 * HOUR;
 
 /// A model: its name, its provider, how often it is asked, its time to the first token and its output tokens a second.
 type Model = (&'static str, &'static str, u64, f64, f64);
@@ -47,17 +47,22 @@ impl Random {
     }
 }
 
-/// Returns the lines of the events, in the order of time.
+/// Returns the lines of the events from [`FIRST_DAY`] on, in the order of time.
 pub(super) fn events() -> Vec<String> {
+    events_from(START)
+}
+
+/// Returns the lines of the events of the thirty days from a midnight on.
+pub(super) fn events_from(first_midnight: u64) -> Vec<String> {
     let mut random = Random(16);
     let mut lines = Vec::new();
     let mut conversations = 0;
     for day in 0..30 {
-        // The first of June 2026 was a Monday.
+        // The first of June 2026, the usual beginning, was a Monday.
         let count = if day % 7 >= 5 { random.below(3) } else { 3 + random.below(4) };
         for _ in 0..count {
             conversations += 1;
-            let start = START + day * DAY + 7 * HOUR + random.below(10 * HOUR);
+            let start = first_midnight + day * DAY + 7 * HOUR + random.below(10 * HOUR);
             conversation(conversations, start, &mut random, &mut lines);
         }
     }

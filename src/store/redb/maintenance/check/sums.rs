@@ -280,7 +280,7 @@ impl Comparison {
     /// sum too.
     fn costs(&mut self, generation: u32, summed: &TurnSums) -> Result<(), Failure> {
         let mut by_level = [Fingerprint::default(); Level::ALL.len()];
-        let (mut total, mut wrong) = ([0; 3], Vec::new());
+        let (mut total, mut wrong) = ([0; 4], Vec::new());
         for row in self.tables.costs.iter()? {
             let (key, value) = row?;
             let key = key.value();
@@ -321,7 +321,7 @@ impl Comparison {
             if by_level.iter().any(|found| *found != by_level[0]) {
                 wrong.push(("costs by label".into(), Flaw::SumsDiffer));
             }
-            if total != [0; 3] {
+            if total != [0; 4] {
                 wrong.push(("costs of conversations".into(), Flaw::SumsDiffer));
             }
             if conversations != summed.conversations {
