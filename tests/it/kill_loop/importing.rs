@@ -46,7 +46,8 @@ fn import(number: usize) -> Import {
                 "steps": [],
             },
         });
-        body += &format!("{line}\n");
+        body += &line.to_string();
+        body.push('\n');
         lines.insert((conversation, ordinal), line);
     }
     body += "{\"end\":\"00000000000000000000000000000007-0000000000000bb8\"}\n";
