@@ -28,6 +28,7 @@ mod service;
 mod sqlite;
 mod start;
 mod store;
+mod transfer;
 mod work;
 
 use report::Report;
@@ -45,6 +46,7 @@ fn main() {
     cpu::run(&mut report);
     read::run(&mut report);
     feed::run(&mut report);
+    transfer::run(&mut report);
     start::run(&mut report);
     disk::run(&mut report);
     let turns = load::turns_stored();
