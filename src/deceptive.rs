@@ -4,16 +4,18 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// Returns whether a character changes how a reader sees the text around it: it changes the direction of writing, ends
-/// a line, or is a control character beyond ASCII.
+/// a line, or is a control character that JSON allows unescaped.
 pub(crate) fn is_deceptive(c: char) -> bool {
-    matches!(c, '\u{80}'..='\u{9f}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(c, '\u{7f}'..='\u{9f}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Escapes deceptive characters as JSON does, because ids and labels may contain them. If the text is a line of JSON,
 /// its meaning does not change. Escape sequences of a terminal stay.
 pub(crate) fn undeceptive(text: &str) -> Cow<'_, str> {
-    // Fast path: deceptive characters are not ASCII, and nearly all texts are.
-    if text.is_ascii() || !text.contains(is_deceptive) {
+    // Fast path: nearly all texts have no byte with which a deceptive character begins. A loop without an early exit checks
+    // many bytes at once.
+    let may_begin_one = |byte: u8| matches!(byte, 0x7f | 0xc2 | 0xd8 | 0xe2);
+    if !text.bytes().fold(false, |found, byte| found | may_begin_one(byte)) || !text.contains(is_deceptive) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);
@@ -46,11 +48,18 @@ mod tests {
     #[test]
     fn deceptive_characters_are_escaped_and_json_keeps_its_meaning() {
         assert!(matches!(undeceptive("a\u{1b}[31m é✓\n"), Cow::Borrowed(_)));
-        let text = "a\u{202e}b\u{2066}\u{61c}\u{200f}\u{9b}\u{2028}é";
+        let text = "a\u{202e}b\u{2066}\u{61c}\u{200f}\u{9b}\u{2028}\u{7f}é";
         let json = serde_json::to_string(text).unwrap();
         let escaped = undeceptive(&json);
-        assert_eq!(escaped, r#""a\u202eb\u2066\u061c\u200f\u009b\u2028é""#);
+        assert_eq!(escaped, r#""a\u202eb\u2066\u061c\u200f\u009b\u2028\u007fé""#);
         assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
+    }
+
+    #[test]
+    fn each_deceptive_character_alone_is_escaped() {
+        for c in ('\0'..=char::MAX).filter(|c| is_deceptive(*c)) {
+            assert_eq!(undeceptive(&c.to_string()), format!("\\u{:04x}", u32::from(c)));
+        }
     }
 
     #[cfg(feature = "server")]

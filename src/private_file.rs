@@ -31,6 +31,21 @@ pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     builder.recursive(true).create(path)
 }
 
+/// Creates a directory for temporary files, whose name begins with `prefix`. Only its owner may use it. Dropping the value
+/// removes the directory.
+#[cfg(feature = "server")]
+pub(crate) fn temporary_directory(prefix: &str) -> io::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+
+        builder.permissions(std::fs::Permissions::from_mode(0o700));
+    }
+    builder.tempdir()
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use std::fs;

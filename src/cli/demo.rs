@@ -16,6 +16,7 @@ use super::table::Screen;
 use super::{CliError, output};
 use crate::clock::{Clock, SystemClock};
 use crate::http::BadLines;
+use crate::private_file;
 use crate::settings::{LogLevel, LogSettings, Settings, SimulationSettings};
 use crate::simulate::{History, SimulatedLine, Simulation};
 use crate::telemetry;
@@ -82,9 +83,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let _telemetry = telemetry::init(LogSettings { level: LogLevel::Warn, ..LogSettings::default() }, None)?;
     let signals = Signals::listen().map_err(CliError::system("listen for signals"))?;
-    let data_dir = tempfile::Builder::new()
-        .prefix("turn-metrics-demo-")
-        .tempdir()
+    let data_dir = private_file::temporary_directory("turn-metrics-demo-")
         .map_err(CliError::system("make a temporary directory"))?;
     let result = actix_web::rt::System::new().block_on(demonstrate(args, &data_dir, signals));
     data_dir.close().map_err(CliError::system("remove the temporary directory"))?;

@@ -11,14 +11,16 @@ use super::args::ServerArgs;
 use super::client::{Client, ClientError};
 use super::new_file::{NewFile, NewFileError};
 use super::{CliError, output};
+use crate::deceptive::undeceptive;
 use crate::store::Position;
 
 /// Writes all sealed turns of a running server, in the order in which they became durable.
 ///
 /// Each line is a turn as JSON: its position, its conversation and its envelope with the metrics. If turns were erased or
 /// dropped, their sums come first, in lines `{"erased": ...}` without any id of a conversation. The last line is
-/// `{"end": POSITION}`; an export without it is incomplete. To get later turns, give that position to --after. The
-/// export ends with the turn that is the latest when it begins. FILE gets its name only when the export is complete and
+/// `{"end": POSITION}`; an export without it is incomplete. To get later turns, give that position to --after. Control
+/// characters, and characters that change the direction of text, are JSON escapes such as \u202e. The export ends with
+/// the turn that is the latest when it begins. FILE gets its name only when the export is complete and
 /// on the disk. A database that was restored from a backup or repaired knows no position from before.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -131,14 +133,15 @@ enum Line {
     End(Position),
 }
 
-/// Copies the lines of an export, and makes sure that the last line is there.
+/// Copies the lines of an export, and makes sure that the last line is there. Deceptive characters are escaped, as JSON
+/// allows, because the lines may end up on a terminal. A line keeps its meaning, and all its other bytes.
 fn copy(mut lines: impl BufRead, to: impl Write, progress: &Progress) -> Result<Exported, CopyError> {
     let mut to = BufWriter::with_capacity(BUFFER_BYTES, to);
     let (mut line, mut turns, mut sums, mut reached) = (Vec::new(), 0, 0, None);
     loop {
         line.clear();
         let read = lines.read_until(b'\n', &mut line).and_then(|_| parsed(&line));
-        let told = match read {
+        let (text, told) = match read {
             Ok(read) => read,
             Err(source) => {
                 // What was read so far is whole lines.
@@ -146,7 +149,7 @@ fn copy(mut lines: impl BufRead, to: impl Write, progress: &Progress) -> Result<
                 return Err(CopyError::Read { turns, reached, source });
             }
         };
-        to.write_all(&line).map_err(CopyError::Write)?;
+        to.write_all(undeceptive(text).as_bytes()).map_err(CopyError::Write)?;
         progress.advance(line.len(), turns);
         match told {
             Line::Sums => sums += 1,
@@ -166,17 +169,19 @@ struct Fields<'a> {
     end: Option<&'a str>,
 }
 
-/// Reads a line, which is one that was cut off unless it ends with a line feed.
-fn parsed(line: &[u8]) -> io::Result<Line> {
+/// Reads a line, which is one that was cut off unless it ends with a line feed. Returns its text too.
+fn parsed(line: &[u8]) -> io::Result<(&str, Line)> {
     if !line.ends_with(b"\n") {
         return Err(ErrorKind::UnexpectedEof.into());
     }
-    let fields: Fields<'_> = serde_json::from_slice(line)?;
+    let line = str::from_utf8(line).map_err(io::Error::other)?;
+    let fields: Fields<'_> = serde_json::from_str(line)?;
     if fields.erased.is_some() {
-        return Ok(Line::Sums);
+        return Ok((line, Line::Sums));
     }
     let position = |text: Option<&str>| text.and_then(|text| text.parse().ok());
     let read = position(fields.end).map(Line::End).or_else(|| position(fields.position).map(Line::Turn));
+    let read = read.map(|read| (line, read));
     read.ok_or_else(|| io::Error::other("a line has no position, so it is not from turn-metrics"))
 }
 
@@ -265,6 +270,32 @@ mod tests {
             assert_eq!(reached.map(|position| position.number), (turns > 0).then_some(turns));
             assert_eq!(to, lines(1..=turns), "only whole lines are written");
         }
+    }
+
+    #[test]
+    fn deceptive_characters_are_escaped_and_every_line_keeps_its_meaning() {
+        let text = "\u{202e}\u{2066}\u{200f}\u{61c}\u{7f}\u{85}\u{9b}\u{2028}\u{2029}\\\"é€\u{1b}";
+        let of = |key: &str, value: &str| format!("{{\"{key}\":{},{value}}}\n", serde_json::to_string(text).unwrap());
+        let erased = of("conversationId", r#""erased":{}"#);
+        let turn = of("conversationId", &format!(r#""position":"{}""#, position(1)));
+        let sent = erased + &turn + &end(1);
+        let (exported, to) = copied(&sent);
+        exported.unwrap();
+        assert!(!to.contains(|c: char| crate::deceptive::is_deceptive(c) || (c.is_control() && c != '\n')), "{to}");
+        assert!(to.contains("\\u202e\\u2066\\u200f\\u061c\\u007f\\u0085\\u009b\\u2028\\u2029\\\\\\\"é€"), "{to}");
+        let values = |text: &str| {
+            let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+            lines.collect::<Vec<_>>()
+        };
+        assert_eq!(values(&to), values(&sent));
+    }
+
+    #[test]
+    fn a_line_of_something_else_is_an_error() {
+        let mut to = Vec::new();
+        let end = end(1);
+        let broken = [&b"{\"conversationId\":\"\x9b\","[..], end[1..].as_bytes()].concat();
+        assert!(copy(&*broken, &mut to, &Progress::begin(false)).is_err() && to.is_empty(), "it is not UTF-8");
         for other in ["<html>\n", "{}\n", "[]\n"] {
             assert!(matches!(copied(other).0, Err(CopyError::Read { turns: 0, reached: None, .. })), "{other}");
         }

@@ -29,6 +29,8 @@ pub(crate) enum PageAccess {
     OfOwnOrigin,
     /// No page may use the route.
     None,
+    /// Only programs may use the route: no browser may, whether a page caused the request or a person.
+    Programs,
 }
 
 const READ: &str = "GET, HEAD";
@@ -58,7 +60,8 @@ pub(crate) const FEED: Route = Route { path: "/feed", methods: "GET", pages: Pag
 pub(crate) const HEALTH: Route = Route { path: "/health", methods: READ, pages: PageAccess::Unread };
 /// The readiness check writes to the disk, so pages of other origins may not cause it.
 pub(crate) const READY: Route = Route { path: "/ready", methods: READ, pages: PageAccess::OfOwnOrigin };
-pub(crate) const BACKUP: Route = Route { path: "/backup", methods: "GET", pages: PageAccess::None };
+/// A browser that is led here would make a copy of the whole database, and save it among its downloads.
+pub(crate) const BACKUP: Route = Route { path: "/backup", methods: "GET", pages: PageAccess::Programs };
 
 pub(crate) const ROUTES: [&Route; 16] = [
     &EVENTS,

@@ -3,6 +3,7 @@ use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
 
 use super::acknowledged::Acknowledged;
+use crate::deceptive::plain;
 use crate::report::InvalidThroughputQuery;
 use crate::store::{BackupError, CommitError, Report};
 use crate::turn::InvalidId;
@@ -172,6 +173,13 @@ pub(crate) enum Unavailable {
     BackupFailed,
 }
 
+impl ApiError {
+    /// Returns the text for a client. It may quote the request, so deceptive characters in it are escaped.
+    pub(crate) fn message(&self) -> String {
+        plain(&self.to_string())
+    }
+}
+
 /// The value of the `Retry-After` header.
 const RETRY_AFTER_SECONDS: &str = "1";
 
@@ -221,7 +229,7 @@ impl ResponseError for ApiError {
             }
             _ => {}
         }
-        let error = self.to_string();
+        let error = self.message();
         let mut body = ErrorBody::new(&error);
         match self {
             Self::BadEvent { line, .. } => body.line = Some(*line),
@@ -281,6 +289,17 @@ mod tests {
         ] {
             assert_eq!(ApiError::Unavailable(unavailable).to_string(), told);
         }
+    }
+
+    #[actix_web::test]
+    async fn what_a_message_quotes_of_a_request_cannot_deceive_its_reader() {
+        let name = "a\u{202e}b\u{1b}[2J\u{9b}\u{7f}\n é".to_owned();
+        let error = ApiError::UnknownParameter { name, known: &[] };
+        let expected = "`a\\u{202e}b\\u{1b}[2J\\u{9b}\\u{7f}\\u{a} é` is no query parameter here: there is none";
+        assert_eq!(error.message(), expected);
+        let body = to_bytes(error.error_response().into_body()).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["error"], expected);
     }
 
     #[actix_web::test]

@@ -7,9 +7,11 @@
 //! # Files
 //!
 //! - `log`: the lines on standard error.
+//! - `fields`: the fields of a line of text.
 //! - `panic`: logs panics through the same queue.
 //! - `whole_lines`: starts each line on a new line, even if the line before was cut off.
 
+mod fields;
 mod log;
 mod panic;
 mod whole_lines;
@@ -24,6 +26,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+use self::fields::TextFields;
 use self::log::{END_PATIENCE, Log, Style};
 pub(crate) use self::log::{flush, note};
 use crate::line_queue::LineWriter;
@@ -110,7 +113,7 @@ pub fn init(settings: LogSettings, span_log: Option<(&Path, &SpanLogSettings)>) 
     let layer = match style {
         // The fields are at the top level, where log collectors look for them.
         Style::Json => layer.json().flatten_event(true).boxed(),
-        Style::Text => layer.with_ansi(on_terminal && terminal::is_color_wanted()).boxed(),
+        Style::Text => layer.with_ansi(on_terminal && terminal::is_color_wanted()).fmt_fields(TextFields).boxed(),
     };
     let opened = span_log.map(|(path, settings)| {
         let opened = SpanLog::start(path, settings);

@@ -28,8 +28,9 @@ pub(crate) async fn refuse_pages<B: MessageBody + 'static>(
 /// Returns the reason why the request is refused; `None` if it is not refused.
 fn refusal(request: &HttpRequest, path: &str) -> Option<&'static str> {
     let is_refused = match PageAccess::of(path) {
+        PageAccess::Programs if is_of_browser(request) => return Some(NO_BROWSERS),
         PageAccess::None if is_for_no_page(request) => return Some(NO_PAGES),
-        PageAccess::None | PageAccess::OfOwnOrigin => is_of_another_origin(request),
+        PageAccess::Programs | PageAccess::None | PageAccess::OfOwnOrigin => is_of_another_origin(request),
         PageAccess::OfAllowedOrigins | PageAccess::Unread => {
             !request.method().is_safe() && is_of_another_origin(request)
         }
@@ -39,13 +40,22 @@ fn refusal(request: &HttpRequest, path: &str) -> Option<&'static str> {
 
 const NO_PAGES: &str = "web pages may not use this path";
 
-/// Refuses a backup to a page. Returns `None` for a request that no page caused.
+const NO_BROWSERS: &str = "browsers may not use this path: use `turn-metrics backup`";
+
+/// Refuses a backup to a browser. Returns `None` for a request of another program.
 pub(crate) fn refuse_backup(request: &HttpRequest) -> Option<HttpResponse> {
-    is_for_no_page(request).then(|| forbidden(NO_PAGES))
+    is_of_browser(request).then(|| forbidden(NO_BROWSERS))
 }
 
 fn forbidden(error: &str) -> HttpResponse {
     HttpResponse::Forbidden().json(ErrorBody::new(error))
+}
+
+/// Returns whether a browser sent the request. A redirect of a page looks as if a person had typed the address, so it does
+/// not matter what the browser says about the page.
+fn is_of_browser(request: &HttpRequest) -> bool {
+    let headers = request.headers();
+    headers.contains_key(header::ORIGIN) || headers.contains_key(SEC_FETCH_SITE)
 }
 
 /// Returns whether a page could read the answer, or a page of another origin caused the request.
@@ -166,10 +176,12 @@ mod tests {
         }
         for site in ["same-origin", "none"] {
             answer(&Method::GET, "/ready", &[("sec-fetch-site", site)]).await.success();
-            answer(&Method::GET, "/backup", &[("sec-fetch-site", site)]).await.failure(503);
+            answer(&Method::GET, "/backup", &[("sec-fetch-site", site)]).await.failure(403);
         }
         answer(&Method::GET, "/ready", &[("origin", OWN[0])]).await.success();
         answer(&Method::GET, "/backup", &[("origin", OWN[0])]).await.failure(403);
+        // Control: the request of a program reaches the store, which has no copy here.
+        answer(&Method::GET, "/backup", &[]).await.failure(503);
     }
 
     #[actix_web::test]

@@ -103,7 +103,7 @@ fn failure(root: &str, error: &ApiError) -> Page {
     let body = html! {
         section class="card failure" role="alert" {
             h1 { (title) }
-            p { (error.to_string()) "." }
+            p { (error.message()) "." }
             p class="advice" { (advice) }
             p {
                 a class="button" href=(root) { "Overview" }

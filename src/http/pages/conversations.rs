@@ -100,14 +100,14 @@ fn search(view: &View, kept: &[(&str, &str); 3]) -> Markup {
     let hidden = view.parameters().into_iter().filter(|(_, value)| !value.is_empty());
     html! {
         form class="search" role="search" {
-            label { "Beginning of the id" input type="search" name="prefix" value=(prefix) autocomplete="off"; }
-            label { "Model of the latest turn" input type="search" name="model" value=(model) autocomplete="off"; }
+            label { "Beginning of the id" input type="search" name="prefix" value=(figure::input_value(prefix)) autocomplete="off"; }
+            label { "Model of the latest turn" input type="search" name="model" value=(figure::input_value(model)) autocomplete="off"; }
             label { "Order"
                 select name="order" {
                     @for (name, _) in ORDERS { option value=(name) selected[*name == order] { (heading(name)) } }
                 }
             }
-            @for (name, value) in hidden { input type="hidden" name=(name) value=(value); }
+            @for (name, value) in hidden { input type="hidden" name=(name) value=(figure::input_value(value)); }
             button { "Search" }
         }
     }

@@ -2,9 +2,9 @@
 //! has it for programs.
 
 use jiff::Timestamp;
-use maud::{Markup, Render, html};
+use maud::{Markup, PreEscaped, Render, html};
 
-use crate::deceptive::plain;
+use crate::deceptive::{is_deceptive, plain};
 use crate::readable;
 use crate::report::{CostFigures, PicoDollars, Zone};
 use crate::turn::Label;
@@ -142,6 +142,21 @@ pub(crate) fn name(text: &str) -> Markup {
     html! { bdi class="name" { (plain(text)) } }
 }
 
+/// Returns the value of an input as the reader gave it. Deceptive characters are references to characters, so that the
+/// page has none of them, and the form still sends the same text. The exceptions are control characters to which HTML
+/// cannot refer; no id contains them.
+pub(crate) fn input_value(text: &str) -> Markup {
+    let mut value = String::with_capacity(text.len());
+    for c in html! { (text) }.into_string().chars() {
+        if c.is_control() || is_deceptive(c) {
+            value.extend(["&#", &u32::from(c).to_string(), ";"]);
+        } else {
+            value.push(c);
+        }
+    }
+    PreEscaped(value)
+}
+
 /// Shows an id. The middle of a long one is left out; the tooltip has the whole id.
 pub(crate) fn id(id: &str) -> Markup {
     /// Most ids are shorter.
@@ -245,6 +260,14 @@ mod tests {
         let html = id(&long).into_string();
         assert!(html.ends_with(&format!(">{}…{}</bdi>", "a".repeat(44), "c".repeat(12))), "{html}");
         assert!(html.contains(&format!("title=\"{}&lt;b&gt;{}\"", "a".repeat(50), "c".repeat(50))), "{html}");
+    }
+
+    #[test]
+    fn the_value_of_an_input_has_references_for_deceptive_characters() {
+        let value = input_value("a\"<&é\u{202e}\u{1b}").into_string();
+        assert_eq!(value, "a&quot;&lt;&amp;é&#8238;&#27;");
+        let input = html! { input value=(input_value("\"\u{200f}")); }.into_string();
+        assert_eq!(input, r#"<input value="&quot;&#8207;">"#);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use jiff::Span;
 use maud::{Markup, html};
 
 use super::charts::chart::Slot;
-use super::figure::moment;
+use super::figure::{input_value, moment};
 use super::link;
 use crate::http::error::ApiError;
 use crate::http::resources::api::Api;
@@ -164,7 +164,7 @@ impl View {
                     summary { "Other days or zone" }
                     form {
                         @for (name, value) in more.iter().filter(|(_, value)| !value.is_empty()) {
-                            input type="hidden" name=(name) value=(value);
+                            input type="hidden" name=(name) value=(input_value(value));
                         }
                         label { "First day" input type="date" name="first" value=(self.first); }
                         label { "Last day" input type="date" name="last" value=(self.last); }

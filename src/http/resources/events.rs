@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use super::api::Api;
 use super::parts::in_parts;
 use crate::actors::{Observe, ObserveError, Receipt, TurnReceipt};
+use crate::deceptive::plain;
 use crate::http::acknowledged::{Acknowledged, Refused, SealedHere};
 use crate::http::error::{ApiError, Unavailable};
 use crate::http::intake::body::{Body, overloaded};
@@ -108,7 +109,11 @@ impl CombinedReceipt {
         told.extend(warnings);
         told.truncate(MAX_NAMED);
         refused.add_conversations(conversations);
-        let RefusedLines { named, count, .. } = refused;
+        let RefusedLines { mut named, count, .. } = refused;
+        // These texts quote ids and lines. The fields with ids are exact.
+        for text in told.iter_mut().chain(named.iter_mut().map(|refused| &mut refused.error)) {
+            *text = plain(text);
+        }
         let is_told = bad_lines == BadLines::Skip || over_limit.is_some();
         let acknowledged = Acknowledged {
             accepted: accepted.saturating_sub(refused_events),

@@ -134,7 +134,7 @@ fn a_page_gets_from_each_route_what_the_route_allows_and_changes_nothing() {
                 let is_read = matches!(method, "GET" | "HEAD");
                 let allowed = match pages.as_str() {
                     "OfAllowedOrigins" | "Unread" => is_read,
-                    "OfOwnOrigin" | "None" => false,
+                    "OfOwnOrigin" | "Programs" => false,
                     other => panic!("no expectation of {other}"),
                 };
                 if is_read {
@@ -164,6 +164,27 @@ fn a_page_gets_from_each_route_what_the_route_allows_and_changes_nothing() {
     {
         assert_eq!(exchange(&server, "POST /events HTTP/1.1", headers).0, 200);
     }
+}
+
+#[test]
+fn no_browser_gets_a_backup_whatever_led_it_there() {
+    let (_directory, server) = server();
+    let navigation = ["sec-fetch-mode: navigate", "sec-fetch-dest: document"];
+    let own_page = ["sec-fetch-mode: cors", "sec-fetch-dest: empty"];
+    // After a redirect, a browser sends what it sends for an address that a person typed.
+    for (site, others) in [("none", navigation), ("same-origin", navigation), ("same-origin", own_page)] {
+        let site = format!("sec-fetch-site: {site}");
+        let headers = [&["host: localhost", &site][..], &others].concat();
+        for line in ["GET /backup HTTP/1.1", "GET /%62ackup HTTP/1.1", "HEAD /backup HTTP/1.1", "GET /backup HTTP/1.0"]
+        {
+            assert_eq!(exchange(&server, line, &headers).0, 403, "{line} with {headers:?}");
+        }
+        for path in ["/", "/ready", "/export", "/ui/service"] {
+            assert_eq!(exchange(&server, &format!("GET {path} HTTP/1.1"), &headers).0, 200, "{path} with {headers:?}");
+        }
+    }
+    // Control: a program gets one.
+    assert_eq!(exchange(&server, "GET /backup HTTP/1.1", &["host: localhost"]).0, 200);
 }
 
 #[test]

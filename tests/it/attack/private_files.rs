@@ -1,7 +1,8 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use super::done;
 use crate::server::{Server, turn_metrics};
@@ -59,6 +60,42 @@ fn all_created_files_are_readable_only_by_their_owner() {
     // Control: a file that is created without the program's care is open to everybody.
     let made = without_umask_file(root.path());
     assert_eq!(made & 0o777, 0o666);
+}
+
+#[test]
+fn a_compaction_keeps_the_permissions_that_an_operator_has_chosen() {
+    let root = tempfile::tempdir().unwrap();
+    let data = root.path().to_str().unwrap();
+    let server = Server::start_by(without_umask(), root.path(), &[]);
+    assert_eq!(server.client().post_events(&done("c", "t")).status, 200);
+    server.signal("TERM");
+    assert!(server.wait().0.success());
+    let database = root.path().join("turn-metrics.redb");
+    let mode = || fs::metadata(&database).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o600);
+    for chosen in [0o640, 0o600] {
+        fs::set_permissions(&database, fs::Permissions::from_mode(chosen)).unwrap();
+        let before = fs::metadata(&database).unwrap().ino();
+        assert!(without_umask().args(["compact", "--data-dir", data]).output().unwrap().status.success());
+        assert_ne!(fs::metadata(&database).unwrap().ino(), before, "it is a new file");
+        assert_eq!(mode(), chosen);
+    }
+}
+
+#[test]
+fn the_directory_of_the_demonstration_is_open_only_to_its_owner() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut command = without_umask();
+    command.args(["demo", "--listen", "127.0.0.1:0", "--days", "0"]).env("TMPDIR", temporary.path());
+    let mut demo = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().starts_with("The dashboard: "));
+    assert!(assert_private(temporary.path()) >= 2, "the directory and the database");
+    let interrupt = format!("kill -INT {}", demo.id());
+    assert!(Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
+    // The pipe is read to its end, so that the demonstration does not fail at a write.
+    lines.for_each(drop);
+    assert!(demo.wait().unwrap().success());
 }
 
 fn without_umask_file(directory: &Path) -> u32 {

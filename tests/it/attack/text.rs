@@ -53,6 +53,89 @@ fn characters_that_reverse_the_direction_of_text_are_escaped_in_logs_and_on_term
     }
 }
 
+/// Returns whether a text has no character on which a terminal would act, or that changes the direction of text.
+fn has_no_control(text: &str) -> bool {
+    is_plain(text)
+        && !text.contains(|c: char| (c.is_control() && c != '\n') || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}'))
+}
+
+#[test]
+fn exports_and_csv_have_no_control_characters_even_in_a_pipe() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let url = server.url();
+    let label = format!("m\u{1b}]0;x\u{7}\u{7f}\u{85}\u{9b}2J\u{200f}\u{61c}{DECEPTIVE}");
+    let event = serde_json::json!({
+        "type": "done", "conversationId": DECEPTIVE, "turnId": "t", "reason": label, "model": label, "provider": label,
+        "project": format!("\0{label}"), "usage": {"inputTokens": 1, "outputTokens": 1},
+    });
+    assert_eq!(server.client().post_events(&format!("{event}\n")).status, 200);
+
+    let run = |args: &[&str]| {
+        let output = turn_metrics().args(args).args(["--server", &url]).output().unwrap();
+        // `prices check` ends with 1, because the model has no price.
+        let expected = i32::from(args.contains(&"check"));
+        assert_eq!(output.status.code(), Some(expected), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let file = directory.path().join("turns.ndjson");
+    run(&["export", file.to_str().unwrap()]);
+    let exported = run(&["export"]);
+    assert_eq!(exported, std::fs::read_to_string(file).unwrap());
+    assert!(has_no_control(&exported), "{exported}");
+    // As JSON, the lines are those of the server.
+    let values = |text: &str| -> Vec<serde_json::Value> {
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let sent = server.client().get("/export").body;
+    assert!(!has_no_control(&sent), "the server sends the texts as they are: {sent}");
+    assert_eq!(values(&exported), values(&sent));
+
+    let mut questions = vec![vec!["list"], vec!["report", "--by", "model,provider,project,reason"]];
+    if cfg!(feature = "prices") {
+        questions.extend([vec!["prices", &label], vec!["prices", "check"]]);
+    }
+    for question in questions {
+        let csv = run(&[&question[..], &["--csv"]].concat());
+        assert!(csv.contains("\\u{202e}") && csv.contains("\\u{1b}]0;x"), "{question:?}: {csv}");
+        assert!(has_no_control(&csv), "{question:?}: {csv:?}");
+        let json = run(&[&question[..], &["--json"]].concat());
+        assert!(has_no_control(&json) && json.contains("\\u202e"), "{question:?}: {json:?}");
+    }
+}
+
+#[test]
+fn errors_and_pages_repeat_no_control_characters_of_a_request() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let mut client = server.client();
+    let text = "%E2%80%AE%1B%5B2J%07%00%7F%C2%9B%E2%81%A6%E2%80%8F";
+    for (path, status) in [
+        (format!("/turns?a{text}=1"), 400),
+        (format!("/conversations?a{text}=1"), 400),
+        (format!("/?a{text}=1"), 400),
+        (format!("/ui/models?a{text}=1"), 400),
+        (format!("/ui/conversations?prefix=a{text}&model=b{text}"), 200),
+        (format!("/ui/conversations?tz={text}"), 400),
+        (format!("/ui/conversations?first={text}"), 400),
+        (format!("/ui/conversations/{text}/turns"), 400),
+    ] {
+        let answer = client.get(&path);
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert!(has_no_control(&answer.body), "{path}: {answer:?}");
+    }
+    let bad = event("\"x\"");
+    for (path, status) in [("/events", 400), ("/events?bad=skip", 200)] {
+        let headers = [("content-type", "application/x-ndjson")];
+        let answer = client.send("POST", path, &headers, bad.as_bytes()).unwrap();
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert!(has_no_control(&answer.body), "{path}: {answer:?}");
+    }
+    let headers = [("content-type", "text/\u{202e}\u{9b}")];
+    let answer = client.send("POST", "/events", &headers, b"").unwrap();
+    assert!(answer.status == 415 && has_no_control(&answer.body), "{answer:?}");
+}
+
 #[test]
 fn an_absurd_time_does_not_widen_the_table() {
     let directory = tempfile::tempdir().unwrap();

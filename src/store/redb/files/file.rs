@@ -60,7 +60,8 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)
 }
 
-/// Replaces a file by another one, which takes over its permissions.
+/// Replaces a file by another one, which takes over its permissions. An operator may have chosen them, for example so that a
+/// group can read the file.
 pub(crate) fn replace(path: &Path, by: &Path) -> io::Result<()> {
     fs::set_permissions(by, fs::metadata(path)?.permissions())?;
     rename(by, path)
