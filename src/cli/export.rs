@@ -294,7 +294,7 @@ mod tests {
     fn a_line_of_something_else_is_an_error() {
         let mut to = Vec::new();
         let end = end(1);
-        let broken = [&b"{\"conversationId\":\"\x9b\","[..], end[1..].as_bytes()].concat();
+        let broken = [&b"{\"conversationId\":\"\x9b\","[..], &end.as_bytes()[1..]].concat();
         assert!(copy(&*broken, &mut to, &Progress::begin(false)).is_err() && to.is_empty(), "it is not UTF-8");
         for other in ["<html>\n", "{}\n", "[]\n"] {
             assert!(matches!(copied(other).0, Err(CopyError::Read { turns: 0, reached: None, .. })), "{other}");

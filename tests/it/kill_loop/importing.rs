@@ -46,8 +46,7 @@ fn import(number: usize) -> Import {
                 "steps": [],
             },
         });
-        body += &line.to_string();
-        body.push('\n');
+        body.extend([line.to_string().as_str(), "\n"]);
         lines.insert((conversation, ordinal), line);
     }
     body += "{\"end\":\"00000000000000000000000000000007-0000000000000bb8\"}\n";
