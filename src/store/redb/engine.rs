@@ -39,7 +39,7 @@ use crate::store::contract::{
     TurnRange,
 };
 use crate::store::erased_sums::{ErasedSums, ErasedSumsId, ErasedSumsPage};
-use crate::store::fault::Fault;
+use crate::store::fault::{Fault, FaultKind};
 use crate::store::position::{Lineage, Position};
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
@@ -208,8 +208,10 @@ impl RedbEngine {
             let deadline = Instant::now() + MAX_SETTLING;
             while !engine.read_elsewhere(|engine| engine.checkpoint.settle_erasures()).await? {
                 if Instant::now() >= deadline {
-                    tracing::warn!("an export lacks sums of erased conversations, which are still being moved");
-                    break;
+                    return Err(Fault::new(
+                        FaultKind::Database,
+                        "the sums of erased conversations are still being moved; export again later",
+                    ));
                 }
             }
             Ok(ExportHold::new(hold))
