@@ -370,8 +370,11 @@ pub(super) fn note_lost(
         *end = ordinal.max(*end);
     };
     for row in turns.iter()? {
-        let (key, ordinal) = row?.0.value();
-        given(key, ordinal);
+        let (place, value) = row?;
+        // The damaged part of another row may be its ordinal.
+        if value.value().verify(&place.value()).is_ok() {
+            given(place.value().0, place.value().1);
+        }
     }
     for row in turns.extract_if(|(key, _), _| !ids.contains_key(&key) && !erased_keys.contains(&key))? {
         let (place, value) = row?;

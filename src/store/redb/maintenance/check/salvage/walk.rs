@@ -75,7 +75,8 @@ impl Reached {
     }
 }
 
-/// Takes a leaf of a table. The flag says whether the leaf is sound, or at least stands where a sound one stood.
+/// Takes a leaf of a table. The flag says whether the leaf is proved to be of the table: each page from the header down to it
+/// has the checksum of its pointer.
 pub(super) type TakeLeaf<'a> = dyn FnMut(&str, Leaf<'_>, bool) -> Result<(), Failure> + 'a;
 
 /// Walks the trees of these tables.
@@ -90,7 +91,11 @@ pub(super) fn walk(file: &PageFile, wanted: &[Wanted], take: &mut TakeLeaf<'_>) 
                 definitions.extend(leaf.entries().map(|(name, value)| (name.to_vec(), value.to_vec(), is_sound)));
                 Ok(())
             };
-            Walk { file, widths: OF_TABLES, reached: &mut reached, take: &mut take }.descend(root, &whole(""), 0)?;
+            Walk { file, widths: OF_TABLES, is_proved: true, reached: &mut reached, take: &mut take }.descend(
+                root,
+                &whole(""),
+                0,
+            )?;
         }
         Root::Empty => {}
         Root::Unknown => reached.gaps.push(whole("")),
@@ -106,7 +111,8 @@ pub(super) fn walk(file: &PageFile, wanted: &[Wanted], take: &mut TakeLeaf<'_>) 
             Some((Some(root), is_sound)) => {
                 // The definition in a damaged page counts if its pointer leads to a page with the pointer's checksum.
                 if is_sound || file.page_as_it_is(root, *widths).map_err(disk)?.is_some_and(|read| read.is_sound) {
-                    Walk { file, widths: *widths, reached: &mut reached, take }.descend(root, &whole(name), 0)?;
+                    let mut walk = Walk { file, widths: *widths, is_proved: true, reached: &mut reached, take };
+                    walk.descend(root, &whole(name), 0)?;
                 } else {
                     reached.gaps.push(whole(name));
                 }
@@ -127,6 +133,9 @@ pub(super) fn disk(error: std::io::Error) -> Failure {
 struct Walk<'a, 'b> {
     file: &'a PageFile,
     widths: Widths,
+    /// Whether every page above has the checksum of its pointer. A page below another one is sound, and may be of another
+    /// table or of an earlier time: the damaged page may be a page that an earlier commit wrote there.
+    is_proved: bool,
     reached: &'a mut Reached,
     take: &'a mut TakeLeaf<'b>,
 }
@@ -145,7 +154,7 @@ impl Walk<'_, '_> {
             return self.damaged(&read.page, part, depth);
         }
         if is_leaf(&read.page) {
-            return (self.take)(&part.table, Leaf::of(&read.page, self.widths), true);
+            return (self.take)(&part.table, Leaf::of(&read.page, self.widths), self.is_proved);
         }
         for child in children(&read.page, self.widths) {
             let above = child.above.or_else(|| part.above.clone());
@@ -163,7 +172,9 @@ impl Walk<'_, '_> {
             let child = self.file.page_as_it_is(pointer, self.widths).map_err(disk)?;
             if child.is_some_and(|child| child.is_sound) {
                 is_branch = true;
+                let was_proved = std::mem::replace(&mut self.is_proved, false);
                 self.descend(pointer, part, depth + 1)?;
+                self.is_proved = was_proved;
             }
         }
         if is_branch { Ok(()) } else { (self.take)(&part.table, Leaf::of(page, self.widths), false) }

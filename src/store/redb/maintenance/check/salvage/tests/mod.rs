@@ -6,6 +6,7 @@
 //! - `heaps`: many damaged pages at once.
 //! - `index`: a damaged page of the index.
 //! - `erased`: erased turns that freed pages still have.
+//! - `strayed`: a page of another table in the place of a page.
 //! - `laundering`: copies that would hide damage.
 
 mod erased;
@@ -13,6 +14,7 @@ mod flips;
 mod heaps;
 mod index;
 mod laundering;
+mod strayed;
 mod world;
 
 use std::path::Path;
