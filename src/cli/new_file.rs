@@ -33,6 +33,24 @@ pub enum NewFileError {
     },
 }
 
+/// Makes the unfinished file for `target`, and removes those for it that killed processes left. A process holds a lock
+/// on its unfinished file.
+fn begin_unfinished(directory: &Path, target: &Path) -> io::Result<NamedTempFile> {
+    let prefix = format!(".{}.unfinished-", target.file_name().unwrap_or_default().to_string_lossy());
+    for entry in fs::read_dir(directory)?.flatten() {
+        let is_left = |path: &Path| File::open(path).is_ok_and(|file| file.try_lock().is_ok());
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && entry.file_name().to_string_lossy().starts_with(&prefix) && is_left(&entry.path()) {
+            // If it cannot be removed, it is in nobody's way.
+            drop(fs::remove_file(entry.path()));
+        }
+    }
+    let unfinished = tempfile::Builder::new().prefix(&prefix).tempfile_in(directory)?;
+    // A file system without locks is no reason to write nothing.
+    drop(unfinished.as_file().try_lock());
+    Ok(unfinished)
+}
+
 impl NewFile {
     /// Begins a file. `replaces` says whether a file of that name may be replaced.
     pub(super) fn begin(name: &Path, replaces: bool) -> Result<Self, NewFileError> {
@@ -49,7 +67,7 @@ impl NewFile {
         let directory = link::directory_of(&target);
         // Check the directory first, so that the error names it and not the temporary file.
         fs::read_dir(directory).map_err(unwritable)?;
-        let unfinished = NamedTempFile::new_in(directory).map_err(|error| unwritable(io::Error::from(error.kind())))?;
+        let unfinished = begin_unfinished(directory, &target).map_err(|error| unwritable(error.kind().into()))?;
         Ok(Self { name: name.to_owned(), target, unfinished, replaces })
     }
 
@@ -74,5 +92,36 @@ impl NewFile {
             _ => unwritable(error.error),
         })?;
         File::open(link::directory_of(&target)).and_then(|directory| directory.sync_all()).map_err(unwritable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_what_another_process_writes_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = directory.path().join("copy");
+        let names = || {
+            let entries = fs::read_dir(directory.path()).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        let left = directory.path().join(".copy.unfinished-left");
+        let of_another = directory.path().join(".other.unfinished-left");
+        for path in [&left, &of_another] {
+            fs::write(path, "").unwrap();
+        }
+        let other = NewFile::begin(&name, true).unwrap();
+        assert!(!left.exists() && of_another.exists());
+        let running = names();
+        assert!(running.iter().any(|name| name.starts_with(".copy.unfinished-")), "{running:?}");
+        NewFile::begin(&name, false).unwrap().finish().unwrap();
+        let finished = [running, vec!["copy".to_owned()]].concat();
+        assert_eq!(names(), finished);
+        other.finish().unwrap();
+        assert_eq!(names(), [".other.unfinished-left", "copy"]);
     }
 }

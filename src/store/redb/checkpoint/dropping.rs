@@ -173,6 +173,10 @@ impl Old {
             // If a turn, a row of the index or the note of dropped turns is damaged, the turns from there on stay until a
             // repair.
             let (Some(ordinal), Ok(bytes)) = (Ordinal::new(place.1), value.value().verify(&place)) else { break };
+            // A page of an earlier moment has turns again.
+            if turns.last().is_some_and(|last: &StoredTurn| last.ordinal >= ordinal) {
+                break;
+            }
             if record::sealed_at_of(bytes).map_or(true, |sealed_at| sealed_at >= before) {
                 break;
             }

@@ -17,6 +17,7 @@ use redb::WriteTransaction;
 use crate::report::{ConversationSums, PriceBook};
 use crate::store::redb::memtable::tally::Tally;
 use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::guarded::Ascending;
 use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::meta::{CostState, PricedBy, Repricing, WriteMeta};
 use crate::store::redb::tables::read::ReadTables;
@@ -100,8 +101,13 @@ fn price(
     let (mut tally, mut conversations) = (Tally::default(), BTreeMap::<u64, ConversationSums>::new());
     // redb treats a range that begins after its end as an error.
     let rows = if done < to { Some(tables.positions()?.range(done + 1..=to)?) } else { None };
+    let mut order = Ascending::<u64>::new();
     for row in rows.into_iter().flatten() {
         let (position, value) = row?;
+        // A page of an earlier moment has positions again.
+        if value.value().verify(&position.value()).is_ok() && !order.follows(&position.value()) {
+            continue;
+        }
         // A turn that cannot be read has no cost in the new generation. A repair computes all costs anew.
         let at = value.value().verify(&position.value()).and_then(AtPosition::decode);
         let Ok(AtPosition::Sealed { key, ordinal }) = at else { continue };

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::location::Location;
 use super::open_error::{OpenError, failed};
+use crate::link;
 use crate::store::fault::{Fault, FaultKind};
 use crate::store::redb::tables::store_file::StoreFile;
 
@@ -26,6 +27,11 @@ pub(crate) struct InPlace {
 struct NamedFile {
     path: PathBuf,
     identity: Identity,
+    /// The file and its directory, open. They are found even if the way to them can no longer be searched.
+    #[cfg(unix)]
+    file: fs::File,
+    #[cfg(unix)]
+    directory: Option<fs::File>,
 }
 
 /// Which of the files is not where it was opened.
@@ -57,20 +63,63 @@ fn identity(path: &Path) -> io::Result<Identity> {
 
 impl NamedFile {
     fn of(path: PathBuf) -> Result<Self, OpenError> {
-        let identity = identity(&path).map_err(|source| failed(&path, Fault::disk(source)))?;
-        Ok(Self { path, identity })
+        let unusable = |source| failed(&path, Fault::disk(source));
+        let identity = identity(&path).map_err(unusable)?;
+        #[cfg(unix)]
+        let file = fs::File::open(&path).map_err(unusable)?;
+        // Without the directory, a file whose name cannot be looked up counts as gone.
+        #[cfg(unix)]
+        let directory = fs::File::open(link::directory_of(&path)).ok();
+        Ok(Self {
+            path,
+            identity,
+            #[cfg(unix)]
+            file,
+            #[cfg(unix)]
+            directory,
+        })
     }
 
-    /// Symbolic links are followed, so a link that leads elsewhere is noticed too. An error that does not say whether
-    /// the file is there counts as if it were: if the disk fails, writes fail.
+    /// Symbolic links are followed, so a link that leads elsewhere is noticed too.
     fn is_displaced(&self) -> bool {
         match identity(&self.path) {
             Ok(identity) => identity != self.identity,
-            Err(error) => matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::StaleNetworkFileHandle
-            ),
+            Err(error) => self.is_displaced_after(&error),
         }
+    }
+
+    /// Returns whether the file is gone, as far as a failed look-up of its name and the open file show.
+    #[cfg(unix)]
+    fn is_displaced_after(&self, error: &io::Error) -> bool {
+        use std::os::unix::fs::MetadataExt;
+
+        use rustix::io::Errno;
+
+        let is_removed = || self.file.metadata().is_ok_and(|file| file.nlink() == 0);
+        match Errno::from_io_error(error) {
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::STALE | Errno::LOOP | Errno::NAMETOOLONG) => true,
+            // The file may have been moved away meanwhile, so the name must be found from its directory.
+            Some(Errno::ACCESS | Errno::PERM) => is_removed() || !self.is_in_its_directory(),
+            // The disk fails, or the system lacks memory or descriptors. If the disk fails, writes fail.
+            _ => is_removed(),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn is_displaced_after(&self, error: &io::Error) -> bool {
+        matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::StaleNetworkFileHandle
+        )
+    }
+
+    /// Returns whether the file has its name in the directory in which it was opened, and the directory was not removed.
+    #[cfg(unix)]
+    fn is_in_its_directory(&self) -> bool {
+        let (Some(directory), Some(name)) = (&self.directory, self.path.file_name()) else { return false };
+        // In a directory that cannot be searched itself, nothing can be verified.
+        rustix::fs::statat(directory, name, rustix::fs::AtFlags::empty())
+            .is_ok_and(|found| (found.st_dev, found.st_ino) == self.identity)
     }
 }
 
@@ -188,6 +237,38 @@ mod tests {
         fs::remove_file(&data).unwrap();
         symlink(&copy, &data).unwrap();
         assert_eq!(in_place.displaced(), Some(Displaced::Both));
+    }
+
+    #[test]
+    fn a_name_that_can_no_longer_be_looked_up_leads_to_no_file() {
+        let (directory, data, _) = opened();
+        let linked = directory.path().join("linked");
+        symlink(&data, &linked).unwrap();
+        let in_place = InPlace::of(&Location::Directory(linked.clone())).unwrap();
+        fs::remove_file(&linked).unwrap();
+        symlink(&linked, &linked).unwrap();
+        assert_eq!(in_place.displaced(), Some(Displaced::Both), "a link that leads to itself");
+        fs::remove_file(&linked).unwrap();
+        symlink(&data, &linked).unwrap();
+        assert_eq!(in_place.displaced(), None);
+    }
+
+    #[test]
+    fn a_file_behind_a_directory_that_cannot_be_searched_is_there_only_if_that_can_be_seen() {
+        // The super-user can search every directory, so the errors are made up.
+        let error = |errno: rustix::io::Errno| io::Error::from(errno);
+        let (forbidden, failing) = (error(rustix::io::Errno::ACCESS), error(rustix::io::Errno::IO));
+        let (directory, data, in_place) = opened();
+        let main = in_place.main.as_ref().unwrap();
+        let is_displaced = || [&forbidden, &failing].map(|error| main.is_displaced_after(error));
+        assert_eq!(is_displaced(), [false, false], "its directory still has it");
+        let (path, away) = (data.join(StoreFile::Main.name()), directory.path().join("away"));
+        fs::rename(&path, &away).unwrap();
+        assert_eq!(is_displaced(), [true, false], "it was moved away, which a failing disk does not show");
+        fs::copy(&away, &path).unwrap();
+        assert_eq!(is_displaced(), [true, false], "another file has its name");
+        fs::remove_file(&away).unwrap();
+        assert_eq!(is_displaced(), [true, true], "the open file has no name any more");
     }
 
     #[test]

@@ -11,13 +11,14 @@ use crate::store::contract::{ConversationOrder, ConversationPlace, ConversationQ
 use crate::store::redb::memtable::piece::Piece;
 use crate::store::redb::memtable::tally::{Lacking, Recent, TurnsToCount, Uncounted};
 use crate::store::redb::tables::failure::Failure;
-use crate::store::redb::tables::guarded::visit_from;
+use crate::store::redb::tables::guarded::{Ascending, visit_from};
 use crate::store::redb::tables::read::{ReadTables, decode_key};
 use crate::store::redb::tables::record::conversation::{ConversationRecord, inverted, moment_of};
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::record::dropped::Dropped;
 use crate::store::redb::tables::rollups::{ReadRollups, decode};
-use crate::store::redb::tables::schema::{Activity, ConversationSumRows, OpenTurns};
+use crate::store::redb::tables::row::Rows;
+use crate::store::redb::tables::schema::{Activity, ConversationSumRows, Conversations, OpenTurns};
 use crate::turn::{ConversationId, EpochMillis};
 
 /// A page of conversations, with the data that the memtable has of each. The data is shared by reference count and not
@@ -340,9 +341,15 @@ impl Page<'_> {
         let mut in_tables = HashSet::new();
         // The range has no end, because a damaged key would end it too early.
         let mut sums_of = self.rollups.conversations.range((self.generation, 0)..)?.peekable();
+        let mut order = Ascending::<u64>::new();
         for entry in self.tables.conversations()?.iter()? {
             let (key, record) = entry?;
-            let key = key.value();
+            let (key, verified) = (key.value(), record.value().verify(&key.value()));
+            if verified.is_ok() && !order.follows(&key) {
+                let damaged = DamagedRecord::new(Conversations::WHAT, RecordFlaw::Order);
+                left_out.add(&damaged, || format!("conversation #{key}"));
+                continue;
+            }
             let mut sums = ConversationSums::default();
             // The rows of both tables are in the order of the conversations' keys.
             let is_next = |(generation, of)| generation == self.generation && of <= key;
@@ -357,7 +364,7 @@ impl Page<'_> {
                     Err(damaged) => left_out.add(&damaged, || format!("the sums of conversation #{}", of.value().1)),
                 }
             }
-            match record.value().verify(&key).and_then(ConversationRecord::decode) {
+            match verified.and_then(ConversationRecord::decode) {
                 Ok(record) => {
                     let changed = self.latest.get(record.id.as_str()).map(|changed| (*changed).clone());
                     if changed.as_ref().is_some_and(|changed| changed.life != record.life) {

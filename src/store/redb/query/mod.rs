@@ -299,7 +299,7 @@ impl List<'_> {
                 return Ok(ControlFlow::Break(()));
             }
             if is_within {
-                last = Some(*ordinal);
+                last = last.max(Some(*ordinal));
             }
             // The key of a damaged row may be wrong, so the row may belong to the range whatever its key is.
             self.add(Ordinal::new(*ordinal).unwrap_or(Ordinal::after(0)), record);

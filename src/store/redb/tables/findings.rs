@@ -20,11 +20,52 @@ pub(crate) struct Finding {
     /// The conversation that the damage belongs to, as far as that is known. It takes nothing new until a repair.
     pub(crate) key: Option<u64>,
     pub(crate) id: Option<ConversationId>,
+    /// The conversations that could not be compared. They take nothing new either.
+    pub(crate) unread: Option<Unread>,
+}
+
+/// Conversations whose rows a scrub could not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unread {
+    /// The first and the last key of these conversations.
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    /// Whether their ids are unknown too, so that one of them may look like a conversation that does not exist.
+    pub(crate) are_ids_unknown: bool,
+}
+
+impl Unread {
+    /// All conversations.
+    pub(crate) const ALL: Self = Self { from: 0, to: u64::MAX, are_ids_unknown: true };
+
+    /// Begins the value of a row, in the place of an id. No text has such a byte, so a program that does not know of
+    /// unread conversations reads no id.
+    const MARK: u8 = 0xff;
+
+    fn encode(self) -> Vec<u8> {
+        let Self { from, to, are_ids_unknown } = self;
+        [&[Self::MARK][..], &from.to_le_bytes(), &to.to_le_bytes(), &[are_ids_unknown.into()]].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (from, rest) = bytes.strip_prefix(&[Self::MARK])?.split_first_chunk()?;
+        let (to, rest) = rest.split_first_chunk()?;
+        Some(Self { from: u64::from_le_bytes(*from), to: u64::from_le_bytes(*to), are_ids_unknown: rest == [1] })
+    }
+
+    /// Returns whether the conversation with this key may be one of these. A conversation without a key is not in the
+    /// tables, or cannot be found there.
+    fn has(self, key: Option<u64>) -> bool {
+        key.map_or(self.are_ids_unknown, |key| (self.from..=self.to).contains(&key))
+    }
 }
 
 impl Finding {
-    /// Returns the value of the row of this finding: the key, or 0, and then the id.
+    /// Returns the value of the row of this finding: the key, or 0, and then the id or the unread conversations.
     fn value(&self) -> Vec<u8> {
+        if let Some(unread) = self.unread {
+            return [&[0; 8][..], &unread.encode()].concat();
+        }
         let mut value = self.key.unwrap_or_default().to_le_bytes().to_vec();
         value.extend(self.id.iter().flat_map(|id| id.as_str().bytes()));
         value
@@ -32,8 +73,9 @@ impl Finding {
 
     fn read(text: &str, value: &[u8]) -> Self {
         let (key, id) = value.split_first_chunk().map_or((0, value), |(key, id)| (u64::from_le_bytes(*key), id));
+        let unread = Unread::decode(id);
         let id = std::str::from_utf8(id).ok().and_then(|id| ConversationId::new(id).ok());
-        Self { text: text.to_owned(), key: Some(key).filter(|key| *key > 0), id }
+        Self { text: text.to_owned(), key: Some(key).filter(|key| *key > 0), id, unread }
     }
 }
 
@@ -51,6 +93,7 @@ struct State {
     findings: BTreeMap<String, (Finding, bool)>,
     keys: HashSet<u64>,
     ids: HashSet<ConversationId>,
+    unread: Vec<Unread>,
     /// Hashes of the texts of the findings beyond [`KnownFindings::MAX`]. Each pass of a scrub finds them again.
     more: HashSet<u64>,
 }
@@ -85,7 +128,10 @@ impl KnownFindings {
     fn add_to(&self, state: &mut State, finding: Finding, is_stored: bool) -> bool {
         state.keys.extend(finding.key);
         state.ids.extend(finding.id.clone());
-        if finding.key.is_some() || finding.id.is_some() {
+        if let Some(unread) = finding.unread.filter(|unread| !state.unread.contains(unread)) {
+            state.unread.push(unread);
+        }
+        if finding.key.is_some() || finding.id.is_some() || finding.unread.is_some() {
             self.blocks.store(true, Ordering::Release);
         }
         if state.findings.contains_key(&finding.text) {
@@ -110,13 +156,15 @@ impl KnownFindings {
         (state.findings.len() + state.more.len()) as u64
     }
 
-    /// Returns whether a finding belongs to this conversation, so that it takes nothing new.
+    /// Returns whether a finding belongs or may belong to this conversation, so that it takes nothing new.
     pub(crate) fn block(&self, id: &ConversationId, key: Option<u64>) -> bool {
         if !self.blocks.load(Ordering::Acquire) {
             return false;
         }
         let state = self.state();
-        state.ids.contains(id) || key.is_some_and(|key| state.keys.contains(&key))
+        state.ids.contains(id)
+            || key.is_some_and(|key| state.keys.contains(&key))
+            || state.unread.iter().any(|unread| unread.has(key))
     }
 
     /// Returns the findings that the table lacks.
@@ -154,7 +202,24 @@ mod tests {
     use super::*;
 
     fn finding(text: &str, key: Option<u64>, id: Option<&str>) -> Finding {
-        Finding { text: text.into(), key, id: id.map(|id| ConversationId::new(id).unwrap()) }
+        Finding { text: text.into(), key, id: id.map(|id| ConversationId::new(id).unwrap()), unread: None }
+    }
+
+    #[test]
+    fn unread_conversations_take_nothing_new_also_after_they_are_read_back() {
+        for (unread, blocked) in [
+            (Unread { from: 3, to: 5, are_ids_unknown: false }, [false, true, true, false, false]),
+            (Unread { from: 3, to: 5, are_ids_unknown: true }, [false, true, true, false, true]),
+            (Unread::ALL, [true; 5]),
+        ] {
+            let finding = Finding { unread: Some(unread), ..finding("some", None, None) };
+            let read = Finding::read("some", &finding.value());
+            assert_eq!(read, finding);
+            let known = KnownFindings::default();
+            known.add(vec![read]);
+            let id = ConversationId::new("a").unwrap();
+            assert_eq!([Some(2), Some(3), Some(5), Some(6), None].map(|key| known.block(&id, key)), blocked);
+        }
     }
 
     #[test]

@@ -5,8 +5,12 @@
 //! rows next to the place where a search ended must have right checksums, and must be before and after the key that was
 //! searched for. If a bit of a row's key is flipped, or of a key in an inner page, one of the two neighbours of that
 //! place does not fit.
+//!
+//! A page of an earlier moment has sound rows, and may have rows that other pages have too. So a row of a range whose key
+//! does not follow the one before it is damaged: no range has a row twice.
 
 use std::cmp::Ordering;
+use std::marker::PhantomData;
 use std::ops::{Bound, ControlFlow};
 
 use redb::{AccessGuard, Key, ReadableTable, StorageError, Value};
@@ -65,12 +69,55 @@ impl<T: Rows, F> Visit<T> for F where
 {
 }
 
+/// Checks that each key of a range follows the one before it.
+pub(crate) struct Ascending<K> {
+    /// How a key compares with the one after it.
+    order: Ordering,
+    /// The last key that was in order, as bytes. Empty before the first one.
+    last: Vec<u8>,
+    key: PhantomData<fn() -> K>,
+}
+
+impl<K: Key> Ascending<K> {
+    pub(crate) fn new() -> Self {
+        Self { order: Ordering::Less, last: Vec::new(), key: PhantomData }
+    }
+
+    /// For a range that is read from its end.
+    fn descending() -> Self {
+        Self { order: Ordering::Greater, ..Self::new() }
+    }
+
+    /// Returns whether this key follows the last one that did.
+    pub(crate) fn follows(&mut self, key: &K::SelfType<'_>) -> bool {
+        let bytes = K::as_bytes(key);
+        if !self.last.is_empty() && K::compare(&self.last, bytes.as_ref()) != self.order {
+            return false;
+        }
+        self.last.clear();
+        self.last.extend_from_slice(bytes.as_ref());
+        true
+    }
+}
+
+/// Visits a sound row as damage if it does not follow the one before it.
+fn visit_in_order<T: Rows>(
+    mut order: Ascending<T::Key>,
+    mut visit: impl Visit<T>,
+) -> impl Visit<T> {
+    move |key: &KeyOf<'_, T>, row: Result<&[u8], DamagedRecord>| {
+        let is_in_order = row.is_err() || order.follows(key);
+        visit(key, if is_in_order { row } else { Err(DamagedRecord::new(T::WHAT, RecordFlaw::Order)) })
+    }
+}
+
 /// Visits the rows from a key on, in the order of their keys.
 pub(crate) fn visit_from<T: Rows>(
     table: &impl ReadableTable<T::Key, Row<T>>,
     from: &KeyOf<'_, T>,
-    mut visit: impl Visit<T>,
+    visit: impl Visit<T>,
 ) -> Result<(), Failure> {
+    let mut visit = visit_in_order::<T>(Ascending::new(), visit);
     let bytes = T::Key::as_bytes(from);
     let before = table.range((Bound::Unbounded, Bound::Excluded(T::Key::from_bytes(bytes.as_ref()))))?.rev();
     if visit_hidden::<T>(before, from, Ordering::Less, &mut visit)?.is_break() {
@@ -84,8 +131,9 @@ pub(crate) fn visit_from<T: Rows>(
 pub(crate) fn visit_back_from<T: Rows>(
     table: &impl ReadableTable<T::Key, Row<T>>,
     from: &KeyOf<'_, T>,
-    mut visit: impl Visit<T>,
+    visit: impl Visit<T>,
 ) -> Result<(), Failure> {
+    let mut visit = visit_in_order::<T>(Ascending::descending(), visit);
     let bytes = T::Key::as_bytes(from);
     let after = table.range((Bound::Excluded(T::Key::from_bytes(bytes.as_ref())), Bound::Unbounded))?;
     if visit_hidden::<T>(after, from, Ordering::Greater, &mut visit)?.is_break() {
@@ -219,6 +267,68 @@ mod tests {
             );
         }
         (hidden, told)
+    }
+
+    /// Returns the place of a leaf whose rows are the turns `range` of conversation 1.
+    fn leaf(bytes: &[u8], is_it: impl Fn(u64, u64) -> bool) -> Vec<usize> {
+        let number = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().unwrap());
+        let is_leaf = |at: &usize| {
+            let count = usize::from(u16::from_le_bytes([bytes[at + 2], bytes[at + 3]]));
+            let (first, last) = (at + 4 + 4 * count, at + 4 + 4 * count + 16 * count.saturating_sub(1));
+            bytes[*at] == 1
+                && (2..200).contains(&count)
+                && number(first) == 1
+                && number(last) == 1
+                && is_it(number(first + 8), number(last + 8))
+        };
+        (4096..bytes.len()).step_by(4096).filter(is_leaf).collect()
+    }
+
+    #[test]
+    fn rows_of_an_earlier_page_are_damage_where_other_pages_have_them_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let database = Database::create(&path).unwrap();
+        let txn = database.begin_write().unwrap();
+        {
+            let mut turns = txn.open_table(TURNS).unwrap();
+            for nth in 1..=300 {
+                turns.insert((1, nth), row::seal(&(1, nth), &mut vec![7; 40])).unwrap();
+            }
+        }
+        txn.commit().unwrap();
+        database.close().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let first = leaf(&bytes, |first, _| first == 1)[0];
+        let later = leaf(&bytes, |first, last| first > 60 && last < 240);
+        assert!(!later.is_empty());
+        for later in later {
+            bytes.copy_within(first..first + 4096, later);
+        }
+        std::fs::write(&path, bytes).unwrap();
+        let database = Database::open(&path).unwrap();
+        let turns = database.begin_read().unwrap().open_table(TURNS).unwrap();
+        let plain: Vec<u64> = turns.iter().unwrap().map(|row| row.unwrap().0.value().1).collect();
+        assert!(!plain.is_sorted(), "the control: the table has rows twice");
+        for is_back in [false, true] {
+            let (mut sound, mut damaged) = (Vec::new(), 0);
+            let visit = |place: &(u64, u64), row: Result<&[u8], DamagedRecord>| {
+                if row.is_ok() {
+                    sound.push(place.1);
+                } else {
+                    damaged += 1;
+                }
+                Ok(ControlFlow::Continue(()))
+            };
+            if is_back {
+                visit_back_from::<Turns>(&turns, &(1, 300), visit).unwrap();
+                sound.reverse();
+            } else {
+                visit_from::<Turns>(&turns, &(1, 1), visit).unwrap();
+            }
+            assert!(sound.is_sorted_by(|one, next| one < next), "{sound:?}");
+            assert!(damaged > 0 && sound.len() + damaged == plain.len(), "{damaged} and {sound:?} of {plain:?}");
+        }
     }
 
     #[test]

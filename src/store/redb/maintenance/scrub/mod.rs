@@ -9,6 +9,8 @@
 //! - A step compares rows of one snapshot only, so a commit or a flush meanwhile never leads to a finding.
 //! - A step reads few rows, because free pages cannot be used again while its snapshot is open.
 //! - The scrub changes nothing but the table of findings.
+//! - After a pass, each conversation was compared or takes nothing new: if rows cannot be read, the conversations that
+//!   they may belong to are a finding.
 //!
 //! What it does not compare: the sums of reports with the turns (this needs all turns of one snapshot), and the
 //! checksums of the database's pages. `turn-metrics check` does that.
@@ -34,7 +36,7 @@ use crate::store::redb::checkpoint::Checkpoint;
 use crate::store::redb::files::open_files::Files;
 use crate::store::redb::files::slot::Slot;
 use crate::store::redb::tables::failure::Failure;
-use crate::store::redb::tables::findings::{self, Finding};
+use crate::store::redb::tables::findings::{self, Finding, Unread};
 use crate::store::redb::unwind;
 
 /// The bytes of rows that one step reads: some hundred rows, which take some milliseconds.
@@ -79,11 +81,10 @@ impl Scrubber {
         let mut found = Vec::new();
         let rows_before = pass.rows();
         let (begun, hasher) = self.slot.with(|files| (files.begin_read(), files.hasher()))?;
-        let mut place = "the tables".to_owned();
+        let place = "the tables";
         let stepped = unwind::caught(|| -> Result<usize, Failure> {
             let txn = begun?;
             let tables = Tables::open(&txn, hasher)?;
-            place = pass.table();
             let bytes = pass.step(&tables, STEP_BYTES, &mut found)?;
             tables.name_conversations(&mut found);
             Ok(bytes)
@@ -101,7 +102,9 @@ impl Scrubber {
             Ok(Err(failure)) => failure.into(),
             Err(panic) => panic.into(),
         };
-        found.push(Finding { text: format!("{place}: {}", cause.in_full()), key: None, id: None });
+        // Nothing was compared in this step.
+        let text = format!("{place}: {}", cause.in_full());
+        found.push(Finding { text, key: None, id: None, unread: Some(Unread::ALL) });
         pass.skip_table();
         if pass.is_done() {
             self.passes.fetch_add(1, Ordering::Relaxed);

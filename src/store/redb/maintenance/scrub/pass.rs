@@ -4,7 +4,7 @@ use redb::{Key, Range, ReadableTable, ReadableTableMetadata, TableHandle, Value}
 
 use super::rows::{Place, RawTable, Tables, Wrong};
 use crate::store::redb::tables::failure::Failure;
-use crate::store::redb::tables::findings::Finding;
+use crate::store::redb::tables::findings::{Finding, Unread};
 use crate::store::redb::tables::indexed::Indexed;
 use crate::store::redb::tables::meta::MetaRows;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
@@ -22,7 +22,21 @@ pub(crate) struct Pass {
     table: usize,
     /// The key of the last sound row that was read, as bytes. `None` at the beginning of a table.
     after: Option<Vec<u8>>,
+    /// The rows that could not be read, if the next step begins behind them.
+    gap: Option<Gap>,
     rows: u64,
+}
+
+/// Rows of a table that cannot be read. The next step begins behind them.
+#[derive(Debug)]
+struct Gap {
+    /// The first conversation that may have such rows.
+    from: u64,
+    /// The conversation with which the next step begins.
+    at: u64,
+    /// How much further it begins if that fails too.
+    stride: u64,
+    cause: String,
 }
 
 type Step = fn(&mut Walk<'_>, &Tables<'_>) -> Result<(), Failure>;
@@ -121,14 +135,19 @@ impl Pass {
         self.rows
     }
 
-    /// Returns the name of the table that the next step reads.
-    pub(super) fn table(&self) -> String {
-        Self::TABLES.get(self.table).map_or_else(String::new, |(name, _)| format!("the table {name}"))
-    }
-
     /// Goes on with the next table.
     pub(super) fn skip_table(&mut self) {
-        (self.table, self.after) = (self.table + 1, None);
+        (self.table, self.after, self.gap) = (self.table + 1, None, None);
+    }
+
+    /// Returns the bytes of a key of the tables that are in the order of conversations and whose rows decide whether a
+    /// turn is sealed.
+    fn key_bytes(table: &str) -> Option<usize> {
+        match table {
+            Conversations::NAME => Some(8),
+            Turns::NAME | "turn_index" => Some(16),
+            _ => None,
+        }
     }
 
     /// Reads the next rows, of about so many bytes. Returns the bytes that were read.
@@ -138,19 +157,81 @@ impl Pass {
         budget: usize,
         found: &mut Vec<Finding>,
     ) -> Result<usize, Failure> {
-        let Some((_, step)) = Self::TABLES.get(self.table) else { return Ok(0) };
-        let mut walk =
-            Walk { after: self.after.clone(), last: None, is_at_end: false, budget, bytes: 0, rows: 0, found };
-        step(&mut walk, tables)?;
-        self.rows += walk.rows;
-        let (bytes, is_at_end, last) = (walk.bytes, walk.is_at_end, walk.last);
-        if is_at_end {
-            self.skip_table();
-        } else {
-            self.after = last;
+        let Some((name, step)) = Self::TABLES.get(self.table) else { return Ok(0) };
+        let key_bytes = Self::key_bytes(name);
+        let from = self.gap.as_ref().zip(key_bytes).map(|(gap, key_bytes)| {
+            let mut key = gap.at.to_le_bytes().to_vec();
+            key.resize(key_bytes, 0);
+            key
+        });
+        let mut walk = Walk {
+            after: self.after.clone(),
+            from,
+            first: None,
+            last: None,
+            is_at_end: false,
+            budget,
+            bytes: 0,
+            rows: 0,
+            found,
+        };
+        let stepped = unwind::caught(|| step(&mut walk, tables));
+        let cause = match stepped {
+            Ok(Ok(())) => None,
+            Ok(Err(failure)) if failure.may_pass() => return Err(failure),
+            Ok(Err(failure)) => Some(failure.to_string()),
+            Err(panic) => Some(panic.to_string()),
+        };
+        let Walk { first, last, is_at_end, bytes, rows, .. } = walk;
+        self.rows += rows;
+        if first.is_some() || is_at_end {
+            // The first row behind the gap may have other rows of its conversation in the gap.
+            let gap = self.gap.take();
+            found.extend(gap.map(|gap| {
+                let to = first.as_deref().map_or(u64::MAX, |first| conversation_of(first).max(gap.at));
+                gap.end(name, to)
+            }));
+        }
+        match (cause, key_bytes) {
+            (None, _) if is_at_end => self.skip_table(),
+            (None, _) => self.after = last,
+            (Some(cause), None) => {
+                found.push(Finding { text: format!("the table {name}: {cause}"), key: None, id: None, unread: None });
+                self.skip_table();
+            }
+            (Some(cause), Some(_)) => {
+                let read = last.or(self.after.take());
+                let gap = self.gap.take().unwrap_or_else(|| {
+                    let from = read.as_deref().map_or(0, conversation_of);
+                    Gap { from, at: from, stride: 1, cause }
+                });
+                if let Some(at) = gap.at.checked_add(gap.stride) {
+                    self.gap = Some(Gap { at, stride: gap.stride.saturating_mul(2), ..gap });
+                } else {
+                    found.push(gap.end(name, u64::MAX));
+                    self.skip_table();
+                }
+            }
         }
         Ok(bytes)
     }
+}
+
+impl Gap {
+    /// Returns the finding of a gap that ends with this conversation.
+    fn end(self, table: &str, to: u64) -> Finding {
+        let Self { from, cause, .. } = self;
+        let of = if to == u64::MAX { format!("from #{from} on") } else { format!("#{from} to #{to}") };
+        let text = format!("the table {table}: rows of the conversations {of} cannot be read: {cause}");
+        // A conversation without a record is known only by its row in the table of keys, which may be missing as well.
+        let are_ids_unknown = table == Conversations::NAME;
+        Finding { text, key: None, id: None, unread: Some(Unread { from, to, are_ids_unknown }) }
+    }
+}
+
+/// Returns the key of the conversation with which the key of a row begins.
+fn conversation_of(key: &[u8]) -> u64 {
+    key.first_chunk().map_or(0, |key| u64::from_le_bytes(*key))
 }
 
 /// Checks a row. Damage elsewhere can make the check of a row panic.
@@ -213,6 +294,10 @@ fn visit_from<T: Rows>(
 pub(super) struct Walk<'a> {
     /// The key of the last row of the step before.
     after: Option<Vec<u8>>,
+    /// The key with which the step begins, if rows before it cannot be read.
+    from: Option<Vec<u8>>,
+    /// The key of the first sound row.
+    first: Option<Vec<u8>>,
     /// The key of the last sound row so far.
     last: Option<Vec<u8>>,
     is_at_end: bool,
@@ -231,7 +316,7 @@ impl Walk<'_> {
         check: impl Fn(&KeyOf<'_, T>, &[u8]) -> Result<(), Wrong>,
     ) -> Result<(), Failure> {
         let table = tables.raw::<T>()?;
-        let after = self.after.clone();
+        let (from, after) = (self.from.clone(), self.after.clone());
         let mut visit = |bytes: &[u8], value: Stored<'_, T>| -> Result<ControlFlow<()>, Failure> {
             if after.as_deref() == Some(bytes) {
                 return Ok(ControlFlow::Continue(()));
@@ -263,9 +348,10 @@ impl Walk<'_> {
             self.tell(place, checked)?;
             Ok(self.go_on(bytes.to_vec(), is_sound))
         };
-        let flow = match &after {
-            None => visit_all::<T>(table.iter()?, visit)?,
-            Some(after) => visit_from(&table, after, &mut visit)?,
+        let flow = match (&from, &after) {
+            (Some(from), _) => visit_all::<T>(table.range::<&[u8]>(from.as_slice()..)?, visit)?,
+            (None, None) => visit_all::<T>(table.iter()?, visit)?,
+            (None, Some(after)) => visit_from(&table, after, &mut visit)?,
         };
         if flow.is_continue() {
             self.end(T::NAME, table.len()?);
@@ -276,8 +362,9 @@ impl Walk<'_> {
     /// Reads rows of the index.
     fn index(&mut self, tables: &Tables<'_>) -> Result<(), Failure> {
         let after = self.after.as_deref().map(<(u64, u64)>::from_bytes);
+        let from = self.from.as_deref().map(<(u64, u64)>::from_bytes).or(after);
         let mut rows =
-            tables.index.range::<(u64, u64)>((after.map_or(Bound::Unbounded, Bound::Included), Bound::Unbounded))?;
+            tables.index.range::<(u64, u64)>((from.map_or(Bound::Unbounded, Bound::Included), Bound::Unbounded))?;
         let mut last = after;
         if let Some(after) = after
             && rows.next().transpose()?.is_none_or(|(found, _)| found.value() != after)
@@ -319,6 +406,7 @@ impl Walk<'_> {
         if !is_sound {
             return ControlFlow::Continue(());
         }
+        self.first.get_or_insert_with(|| key.clone());
         self.last = Some(key);
         if self.bytes >= self.budget { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
@@ -326,9 +414,9 @@ impl Walk<'_> {
     /// Notes that the table has no more rows. If this step has read the whole table, their number is known.
     fn end(&mut self, table: &str, rows: u64) {
         self.is_at_end = true;
-        if self.after.is_none() && self.rows != rows {
+        if self.after.is_none() && self.from.is_none() && self.rows != rows {
             let text = format!("the table {table}: it says that it has {rows} rows, and has {}", self.rows);
-            self.found.push(Finding { text, key: None, id: None });
+            self.found.push(Finding { text, key: None, id: None, unread: None });
         }
     }
 

@@ -29,6 +29,7 @@ use crate::store::redb::tables::schema::{
     Erased, INDEX, ImportedSums, KEYS, Keys, LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns,
     POSITIONS, Positions, RollupKey, Rollups, StepKey, TURNS, Turns,
 };
+use crate::store::redb::unwind;
 use crate::turn::{ConversationId, Ordinal};
 
 /// What is wrong with a row.
@@ -101,7 +102,7 @@ impl Place {
             Wrong::Told { text, key } => (text, key),
             Wrong::Failed(failure) => (failure.to_string(), None),
         };
-        Finding { text: format!("{}: {text}", self.row), key: self.key.or(key), id: self.id }
+        Finding { text: format!("{}: {text}", self.row), key: self.key.or(key), id: self.id, unread: None }
     }
 }
 
@@ -164,10 +165,12 @@ impl<'txn> Tables<'txn> {
     pub(super) fn name_conversations(&self, found: &mut [Finding]) {
         for finding in found.iter_mut().filter(|finding| finding.id.is_none()) {
             let Some(key) = finding.key else { continue };
-            let record = self.conversations.get(key).ok().flatten();
-            let record =
-                record.and_then(|record| record.value().verify(&key).and_then(ConversationRecord::decode).ok());
-            finding.id = record.map(|record| record.id);
+            // A finding stands even if the page with the id is damaged.
+            let record = unwind::caught(|| {
+                let record = self.conversations.get(key).ok().flatten()?;
+                record.value().verify(&key).and_then(ConversationRecord::decode).ok()
+            });
+            finding.id = record.ok().flatten().map(|record| record.id);
         }
     }
 

@@ -284,6 +284,63 @@ async fn a_table_that_cannot_be_read_is_a_finding_and_the_pass_goes_on() {
     lose(store).await;
 }
 
+/// Damages each leaf that has the first turn of the conversation 2, so that reading it fails.
+fn break_first_leaf(directory: &Path) {
+    let path = directory.join(StoreFile::Main.name());
+    let mut bytes = std::fs::read(&path).unwrap();
+    let key = [2u64.to_le_bytes(), 1u64.to_le_bytes()].concat();
+    let mut broken = 0;
+    for at in (4096..bytes.len()).step_by(4096) {
+        let rows = usize::from(u16::from_le_bytes([bytes[at + 2], bytes[at + 3]]));
+        let keys = at + 4 + 4 * rows;
+        if bytes[at] == 1 && rows < 200 && bytes[keys..keys + 16 * rows].chunks(16).any(|found| found == key) {
+            bytes[at + 2..at + 4].fill(0xff);
+            broken += 1;
+        }
+    }
+    assert!(broken > 0);
+    std::fs::write(&path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn conversations_behind_a_page_that_cannot_be_read_are_compared_and_those_in_it_take_nothing_new() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let ids: Vec<_> = (0..300).map(|nth| format!("t{nth}")).collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    for name in ["a", "b", "c", "d", "e"] {
+        seal(&store, name, 0, &ids).await;
+    }
+    store.close().await;
+    // Like pages of an earlier moment: the index lacks the turns.
+    damage(directory.path(), INDEX, |index| {
+        for key in [2, 4] {
+            index.retain_in((key, 0)..=(key, u64::MAX), |_, _| false).unwrap();
+        }
+    });
+    break_first_leaf(directory.path());
+    let store = open(directory.path());
+    let report = store.scrub().unwrap();
+    assert!(report.findings > 0 && report.scrub_passes == 1, "{report:?}");
+    assert_eq!(store.scrub().unwrap().findings, report.findings, "the next pass finds the same");
+    let mut running = Some(store);
+    for version in 1..=2 {
+        let store = running.take().unwrap_or_else(|| open(directory.path()));
+        for turn in [ids[0], ids[150], ids[299], "new"] {
+            for name in ["b", "d"] {
+                let refused = store.commit(sealing(name, 1, turn)).await.map(drop).unwrap_err();
+                assert!(refused.to_string().starts_with("the store is unavailable"), "{refused}");
+            }
+        }
+        assert!(matches!(
+            store.commit(sealing("e", version, ids[7])).await.unwrap().outcomes[0].1,
+            TurnOutcome::Duplicate(at) if at.get() == 8
+        ));
+        seal(&store, "e", version, &[&format!("new {version}")]).await;
+        lose(store).await;
+    }
+}
+
 #[tokio::test]
 async fn a_key_that_is_no_text_is_a_finding_and_the_rows_behind_it_are_read() {
     fn insert<T: Rows>(directory: &Path, key: &[u8], value: &[u8]) {

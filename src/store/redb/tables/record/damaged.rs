@@ -67,6 +67,8 @@ pub(crate) enum RecordFlaw {
     OtherTurn,
     #[error("the conversation has another")]
     OtherPlace,
+    #[error("its key does not follow the key before it")]
+    Order,
     #[error("a damaged key may hide it")]
     Hidden,
 }
