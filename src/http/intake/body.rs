@@ -10,7 +10,7 @@ use tracing::debug;
 use super::arrival::{Arrival, BrokenArrival, Format, SLICE_BYTES, TimeLimit, content_length};
 use super::body_events::{BadLine, BadLines, BodyEvents, BodyReader};
 use super::budget::{ByteBudget, Denied, Reservation};
-use super::inflate::{INFLATER_BYTES, Inflater};
+use super::inflate::{INFLATER_BYTES, Inflated, Inflater};
 use crate::http::error::{ApiError, Unavailable};
 use crate::settings::HttpSettings;
 
@@ -166,14 +166,15 @@ impl Collector<'_> {
         }
         let mut room = vec![0; SLICE_BYTES];
         while let Some(inflater) = self.inflater.as_mut().filter(|_| !self.reader.is_refused()) {
-            let len = inflater.read(&mut room).map_err(|error| {
+            let inflated = inflater.read(&mut room).map_err(|error| {
                 debug!(%error, "a posted body could not be inflated");
                 if error.kind() == ErrorKind::UnexpectedEof { CollectError::CutGzip } else { CollectError::InvalidGzip }
             })?;
-            if len == 0 {
-                break;
+            match inflated {
+                Inflated::Bytes(len) => self.take_slice(&room[..len])?,
+                Inflated::NoText => {}
+                Inflated::All => break,
             }
-            self.take_slice(&room[..len])?;
             yield_now().await;
             if deadline.is_some_and(|deadline| Instant::now() > deadline) {
                 return Err(CollectError::Slow(self.settings.body_timeout));
@@ -278,6 +279,23 @@ mod tests {
         };
         answer.success();
         assert!(pauses >= 10, "{pauses} pauses");
+    }
+
+    #[actix_web::test]
+    async fn other_requests_may_run_while_gzip_without_text_is_inflated() {
+        let api = StandIn::default().serving();
+        let empty = gzip(b"").repeat(5000);
+        let request = head().insert_header(("content-encoding", "gzip")).set_payload(empty);
+        let mut posting = std::pin::pin!(ask(&api, request));
+        let mut pauses = 0;
+        let answer = loop {
+            match futures_util::poll!(&mut posting) {
+                std::task::Poll::Ready(answer) => break answer,
+                std::task::Poll::Pending => pauses += 1,
+            }
+        };
+        answer.success();
+        assert!(pauses >= 100, "{pauses} pauses");
     }
 
     #[actix_web::test]

@@ -3,15 +3,30 @@ use std::io::{self, BufRead, ErrorKind, Read};
 use actix_web::web::{Buf, Bytes};
 use flate2::bufread::MultiGzDecoder;
 
-/// Inflates a gzip body while it arrives, in pieces of bounded size. The body may have several gzip members.
+/// Inflates a gzip body while it arrives, in steps of bounded size. The body may have several gzip members.
 pub(crate) struct Inflater(MultiGzDecoder<Arrived>);
 
 /// The memory that an inflater holds: the window of the gzip format, and tables.
 pub(crate) const INFLATER_BYTES: usize = 48 * 1024;
 
+/// The maximum number of compressed bytes that one step inflates. Members and blocks without any text cost the most
+/// time for their length. So many bytes of them take a few milliseconds, and other requests run between two steps.
+const STEP_BYTES: usize = 512;
+
+/// What a step of inflating has led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Inflated {
+    /// The step produced this many bytes of text.
+    Bytes(usize),
+    /// The step produced no text, and compressed bytes are left for the next step.
+    NoText,
+    /// The inflater needs the next piece, or has reached the end.
+    All,
+}
+
 impl Inflater {
     pub(crate) fn new() -> Self {
-        Self(MultiGzDecoder::new(Arrived { bytes: Bytes::new(), is_over: false }))
+        Self(MultiGzDecoder::new(Arrived { bytes: Bytes::new(), is_over: false, left_in_step: 0 }))
     }
 
     /// Adds the next compressed piece. The piece before it must have been inflated completely.
@@ -24,12 +39,16 @@ impl Inflater {
         self.0.get_mut().is_over = true;
     }
 
-    /// Inflates as many bytes as fit into `room`. Returns 0 if the inflater needs the next piece, or has reached the
-    /// end.
-    pub(crate) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+    /// Takes the next step: inflates at most [`STEP_BYTES`] compressed bytes, and at most as many as fit into `room`.
+    pub(crate) fn read(&mut self, room: &mut [u8]) -> io::Result<Inflated> {
+        self.0.get_mut().left_in_step = STEP_BYTES;
         match self.0.read(room) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
-            read => read,
+            Ok(0) => Ok(Inflated::All),
+            Ok(len) => Ok(Inflated::Bytes(len)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Ok(if self.0.get_ref().bytes.is_empty() { Inflated::All } else { Inflated::NoText })
+            }
+            Err(error) => Err(error),
         }
     }
 }
@@ -38,6 +57,8 @@ impl Inflater {
 struct Arrived {
     bytes: Bytes,
     is_over: bool,
+    /// How many more bytes the present step may take.
+    left_in_step: usize,
 }
 
 impl Read for Arrived {
@@ -50,11 +71,18 @@ impl Read for Arrived {
 
 impl BufRead for Arrived {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.bytes.is_empty() && !self.is_over { Err(ErrorKind::WouldBlock.into()) } else { Ok(&self.bytes) }
+        if self.bytes.is_empty() && self.is_over {
+            return Ok(&[]);
+        }
+        match &self.bytes[..self.bytes.len().min(self.left_in_step)] {
+            [] => Err(ErrorKind::WouldBlock.into()),
+            bytes => Ok(bytes),
+        }
     }
 
     fn consume(&mut self, len: usize) {
         self.bytes.advance(len);
+        self.left_in_step = self.left_in_step.saturating_sub(len);
     }
 }
 
@@ -79,8 +107,9 @@ mod tests {
         let mut drain = |inflater: &mut Inflater| -> io::Result<()> {
             loop {
                 match inflater.read(&mut room)? {
-                    0 => return Ok(()),
-                    len => text.extend_from_slice(&room[..len]),
+                    Inflated::All => return Ok(()),
+                    Inflated::Bytes(len) => text.extend_from_slice(&room[..len]),
+                    Inflated::NoText => {}
                 }
             }
         };
@@ -101,6 +130,25 @@ mod tests {
             for room_bytes in [1, 100, 64 * 1024] {
                 assert_eq!(inflate(&compressed, piece_bytes, room_bytes).unwrap(), texts.concat());
             }
+        }
+    }
+
+    #[test]
+    fn a_step_inflates_few_compressed_bytes_whatever_text_they_have() {
+        let members = gzip(b"").repeat(10_000);
+        // An empty block with fixed codes has 10 bits, and these four blocks have 5 bytes.
+        let blocks = [&gzip(b"")[..10], &[0x02, 0x08, 0x20, 0x80, 0x00].repeat(10_000), &[3, 0], &[0; 8]].concat();
+        for compressed in [members, blocks] {
+            let mut inflater = Inflater::new();
+            let len = compressed.len();
+            inflater.feed(Bytes::from(compressed));
+            let mut steps = 0;
+            while inflater.read(&mut [0; 1000]).unwrap() != Inflated::All {
+                steps += 1;
+            }
+            assert!(steps >= len / STEP_BYTES - 1, "{steps} steps for {len} bytes");
+            inflater.end();
+            assert_eq!(inflater.read(&mut [0; 1000]).unwrap(), Inflated::All);
         }
     }
 

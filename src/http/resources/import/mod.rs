@@ -30,7 +30,7 @@ use crate::http::intake::body::{MIN_RESERVED_BYTES, overloaded};
 use crate::http::intake::budget::{Denied, Reservation};
 use crate::http::intake::import_batch::ImportBatch;
 use crate::http::intake::import_line::{ImportLine, ImportedTurn};
-use crate::http::intake::inflate::{INFLATER_BYTES, Inflater};
+use crate::http::intake::inflate::{INFLATER_BYTES, Inflated, Inflater};
 use crate::http::intake::lines::{LineTooLong, Lines};
 use crate::settings::{CONVERSATIONS_AT_ONCE, TURNS_AT_ONCE};
 use crate::store::Position;
@@ -176,8 +176,9 @@ impl Importer<'_> {
         let mut room = vec![0; SLICE_BYTES];
         while let Some(inflater) = &mut self.inflater {
             match inflater.read(&mut room) {
-                Ok(0) => break,
-                Ok(len) => self.take_slice(&room[..len]).await?,
+                Ok(Inflated::Bytes(len)) => self.take_slice(&room[..len]).await?,
+                Ok(Inflated::NoText) => {}
+                Ok(Inflated::All) => break,
                 Err(error) => {
                     debug!(%error, "a posted body could not be inflated");
                     if error.kind() != ErrorKind::UnexpectedEof {
