@@ -46,7 +46,10 @@ pub(super) fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> 
     verify_facts(path, &tables, StoreFile::Main)?;
     let header = StoreHeader::of(&tables).map_err(|failure| failed(path, failure))?;
     if has_content(journal_path) {
-        return header.bond.check(&look_at(journal_path, StoreFile::Journal)?, journal_path);
+        let journal = look_at(journal_path, StoreFile::Journal)?;
+        header.bond.check(&journal, journal_path)?;
+        // Opening a damaged journal for writing would make it the older copy that it looks like.
+        return header.refuse_shorter(&journal, journal_path);
     }
     if header.bond.journal_id.is_some() {
         return Err(OpenError::JournalMissing { path: journal_path.to_owned() });

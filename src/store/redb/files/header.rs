@@ -93,6 +93,23 @@ impl StoreHeader {
         Ok(Self { bond: Bond::of(tables)?, checkpoint: meta.checkpoint()?, newest: meta.newest()? })
     }
 
+    /// Returns an error if the main file has seen rows that this journal lacks.
+    pub(super) fn refuse_shorter(&self, journal: &Database, path: &Path) -> Result<(), OpenError> {
+        match JournalRange::of(journal) {
+            Ok(range) if range.base.number <= self.checkpoint.number && range.last < self.newest.number => {
+                let cause = Misfit::OlderJournal { last: range.last, newest: self.newest.number };
+                Err(self.bond.misfit(path, cause))
+            }
+            // Anything else is found when the journal is replayed.
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns whether the main file has seen rows that this journal lacks.
+    pub(crate) fn has_seen_more(&self, journal: &Database) -> Result<bool, Failure> {
+        Ok(JournalRange::of(journal)?.last < self.newest.number)
+    }
+
     /// Reads the journal, if it belongs to these tables.
     pub(crate) fn replay(&self, tables: &Database, journal: &Database, path: &Path) -> Result<Replayed, OpenError> {
         let failed = |failure: Failure| failed(path, failure);

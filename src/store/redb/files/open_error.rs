@@ -85,7 +85,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The journal belongs to another store, or to another time of this store.
-    #[error("the journal {path} does not belong to the database beside it: {cause}; {}", advice(*.is_complete))]
+    #[error("the journal {path} does not belong to the database beside it: {cause}; {}", advice(*.cause, *.is_complete))]
     JournalOfAnother {
         /// The journal.
         path: PathBuf,
@@ -129,8 +129,12 @@ pub enum OpenError {
 }
 
 /// Returns what to do if the two files do not belong together.
-fn advice(is_complete: bool) -> &'static str {
-    if is_complete {
+fn advice(cause: Misfit, is_complete: bool) -> &'static str {
+    if let (Misfit::OlderJournal { .. }, false) = (cause, is_complete) {
+        "run `turn-metrics check --repair` first: if the journal is only damaged, it finds the rows; if it refuses the \
+         journal too, bring back the journal that was beside the database, or restore a backup; do not move the journal \
+         away, as all turns that only this journal has would be lost too"
+    } else if is_complete {
         "the database is complete without a journal, as a backup and the file of a stopped server are; to go on with \
          it alone, move the journal away; to keep turns that only the journal has, bring back the database that was \
          beside the journal"

@@ -104,23 +104,34 @@ pub fn compact(directory: &Path, book: SharedPriceBook) -> Result<Compaction, Co
             Err(_) => return Err(CompactError::Missing { path }),
         }
     }
-    let bytes_before = file_size(&path) + file_size(&journal);
+    // The check has found no damage. Should the database panic all the same, it is damaged.
+    unwind::caught(|| compact_sound(directory, &path, &journal, book))
+        .unwrap_or_else(|_| Err(CompactError::Damaged { path: path.clone() }))
+}
+
+fn compact_sound(
+    directory: &Path,
+    path: &Path,
+    journal: &Path,
+    book: SharedPriceBook,
+) -> Result<Compaction, CompactError> {
+    let bytes_before = file_size(path) + file_size(journal);
     let location = Location::Directory(directory.to_owned());
-    if !is_complete(&path, &journal)? {
-        move_journal(&location, &path, book)?;
+    if !is_complete(path, journal)? {
+        move_journal(&location, path, book)?;
     }
-    let old = open_database(&Builder::new(), &path).map_err(|error| explain(&path, error))?;
+    let old = open_database(&Builder::new(), path).map_err(|error| explain(path, error))?;
     location.remove_unfinished();
-    let unfinished = Unfinished::Compaction.beside(&path);
+    let unfinished = Unfinished::Compaction.beside(path);
     let replaced = unwind::caught_as_fault(|| Ok(write_anew(&old, &unfinished)?))
-        .and_then(|()| replace(&path, &unfinished).map_err(Fault::disk))
-        .map_err(|cause| CompactError::Write { path: path.clone(), cause });
+        .and_then(|()| replace(path, &unfinished).map_err(Fault::disk))
+        .map_err(|cause| CompactError::Write { path: path.to_owned(), cause });
     if replaced.is_err() {
         let _ = remove(&unfinished);
     }
     replaced?;
-    sync_directory(link::directory_of(&path))?;
-    Ok(Compaction { bytes_before, bytes_after: file_size(&path) })
+    sync_directory(link::directory_of(path))?;
+    Ok(Compaction { bytes_before, bytes_after: file_size(path) })
 }
 
 /// Returns whether the main file is the whole store and has nothing to erase. Then no journal is made, since a failure

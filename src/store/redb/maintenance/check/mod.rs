@@ -73,11 +73,22 @@ pub fn check(directory: &Path) -> Result<CheckReport, CheckError> {
     check_files(&Paths::existing(directory)?)
 }
 
-/// Checks the files at these paths.
+/// Checks the files at these paths. A panic in the middle of the database is damage.
 fn check_files(paths: &Paths) -> Result<CheckReport, CheckError> {
-    let of = |violations| CheckReport { violations, ..CheckReport::default() };
-    let damaged = |cause: Fault| of(vec![Violation::File(Flaw::Unreadable(cause))]);
-    let (main, journal, whole) = match (paths.main_state()?, paths.journal_state()?) {
+    unwind::caught(|| check_each(paths)).unwrap_or_else(|panic| Ok(of_unreadable(panic.into())))
+}
+
+fn of(violations: Vec<Violation>) -> CheckReport {
+    CheckReport { violations, ..CheckReport::default() }
+}
+
+fn of_unreadable(cause: Fault) -> CheckReport {
+    of(vec![Violation::File(Flaw::Unreadable(cause))])
+}
+
+fn check_each(paths: &Paths) -> Result<CheckReport, CheckError> {
+    let damaged = of_unreadable;
+    let (main, journal, whole) = match paths.states()? {
         (State::Damaged(cause), _) | (_, Some(State::Damaged(cause))) => return Ok(damaged(cause)),
         (State::Sound(main, of_main), Some(State::Sound(journal, of_journal))) => {
             (main, Some(journal), of_main && of_journal)
@@ -92,7 +103,7 @@ fn check_files(paths: &Paths) -> Result<CheckReport, CheckError> {
     // A damaged fact may be the cause.
     let damaged = |cause| if facts.is_empty() { damaged(cause) } else { of(facts.clone()) };
     let inspected = unwind::caught(|| {
-        let unmerged = paths.unmerged(&main, journal.as_ref())?;
+        let unmerged = paths.unmerged(&main, journal.as_deref())?;
         let report = write(&main, |txn| unmerged.write(txn)).and_then(|()| inspect(&main));
         report.map(|report| (unmerged.damaged, report)).map_err(|failure| failed(&paths.main, failure))
     });
@@ -138,7 +149,9 @@ pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckRe
     if before.violations.is_empty() {
         return Ok((before, None));
     }
-    let salvaged = match can_be_derived(&paths).and_then(|can| (!can).then(|| salvaged(&paths)).transpose()) {
+    // The salvage reads the pages one by one. So a panic in the attempt to repair the files in place leads to it.
+    let can = unwind::caught(|| can_be_derived(&paths)).unwrap_or(Ok(false));
+    let salvaged = match can.and_then(|can| (!can).then(|| salvaged(&paths)).transpose()) {
         Ok(salvaged) => salvaged,
         Err(cause) => return Err(CheckError::NotRepaired { cause, before: Box::new(before) }),
     };
@@ -153,7 +166,11 @@ pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckRe
             sync_directory(link::directory_of(&paths.main)).map_err(Fault::disk)?;
             salvaged.losses.clone()
         } else {
-            let (main, losses) = derive(&paths, paths.open()?)?;
+            let (mut main, mut journal) = paths.open()?;
+            let losses = derive(&paths, &mut main, journal.as_mut())?;
+            if let Some(journal) = journal {
+                journal.close().map_err(Failure::from)?;
+            }
             main.close().map_err(Failure::from)?;
             losses
         };
@@ -179,10 +196,14 @@ fn keep_copies(paths: &Paths) -> Result<PathBuf, CheckError> {
 
 /// Builds a new main file from what is left in the files.
 fn salvaged(paths: &Paths) -> Result<Salvaged, OpenError> {
-    let journal = paths.journal_state()?;
+    unwind::caught(|| salvage_each(paths)).unwrap_or_else(|panic| Err(failed(&paths.main, panic)))
+}
+
+fn salvage_each(paths: &Paths) -> Result<Salvaged, OpenError> {
+    let (main, journal) = paths.states()?;
     let pages = |path: &Path| open_pages(path).map_err(OpenError::Unreadable);
     let (main_pages, journal_pages, sound_main, sound_journal);
-    let main = match paths.main_state()? {
+    let main = match main {
         State::Sound(main, _)
             if matches!(journal, Some(State::Damaged(_))) && has_sound_facts(&main, StoreFile::Main) =>
         {
@@ -209,8 +230,7 @@ fn salvaged(paths: &Paths) -> Result<Salvaged, OpenError> {
             JournalSource::Damaged(&journal_pages)
         }
     };
-    let salvaged = unwind::caught(|| salvage([&paths.main, &paths.journal], &main, &journal));
-    salvaged.unwrap_or_else(|panic| Err(failed(&paths.main, panic)))
+    salvage([&paths.main, &paths.journal], &main, &journal)
 }
 
 fn has_sound_facts(database: &Database, file: StoreFile) -> bool {
@@ -220,30 +240,29 @@ fn has_sound_facts(database: &Database, file: StoreFile) -> bool {
 /// Tries the repair in memory. If damage makes the repair fail, or if the tables are not sound after it, this is found
 /// here, and the files do not change.
 fn can_be_derived(paths: &Paths) -> Result<bool, OpenError> {
-    let (State::Sound(main, _), journal) = (paths.main_state()?, paths.journal_state()?) else { return Ok(false) };
-    let journal = match journal {
+    let (State::Sound(mut main, _), journal) = paths.states()? else { return Ok(false) };
+    let mut journal = match journal {
         Some(State::Sound(journal, _)) => Some(journal),
         Some(State::Damaged(_)) => return Ok(false),
         None => None,
     };
-    let Ok((main, _)) = unwind::caught_as_fault(|| derive(paths, (main, journal))) else { return Ok(false) };
+    if unwind::caught_as_fault(|| derive(paths, &mut main, journal.as_deref_mut())).is_err() {
+        return Ok(false);
+    }
     let inspected = unwind::caught_as_fault(|| Ok(inspect(&main)?));
-    state::close(main);
     Ok(inspected.is_ok_and(|report| report.violations.is_empty()))
 }
 
-/// Repairs files with sound pages in place. Returns the main file, and what is lost.
-fn derive(
-    paths: &Paths,
-    (mut main, mut journal): (Database, Option<Database>),
-) -> Result<(Database, Vec<Loss>), Fault> {
-    for database in std::iter::once(&mut main).chain(&mut journal) {
-        database.check_integrity().map_err(Failure::from)?;
+/// Repairs files with sound pages in place. Returns what is lost.
+fn derive(paths: &Paths, main: &mut Database, mut journal: Option<&mut Database>) -> Result<Vec<Loss>, Fault> {
+    main.check_integrity().map_err(Failure::from)?;
+    if let Some(journal) = &mut journal {
+        journal.check_integrity().map_err(Failure::from)?;
     }
-    let unmerged = paths.unmerged(&main, journal.as_ref())?;
+    let unmerged = paths.unmerged(main, journal.as_deref())?;
     let mut losses = Vec::new();
     // All is one transaction, since a killed process must not leave half of a repair.
-    write(&main, |txn| {
+    write(main, |txn| {
         let before = lost_ranges(txn)?;
         facts::mend(txn)?;
         let repair = WriteMeta::write(txn)?.next_repair()?;
@@ -254,8 +273,5 @@ fn derive(
         losses.extend(unmerged.damaged.into_iter().map(|row| Loss::of_row(row.number, row.flaw)));
         Ok(())
     })?;
-    if let Some(journal) = journal {
-        journal.close().map_err(Failure::from)?;
-    }
-    Ok((main, losses))
+    Ok(losses)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use redb::{Builder, Database, WriteTransaction};
 
 use super::error::CheckError;
-use super::state::State;
+use super::state::{self, State};
 use crate::link;
 use crate::report::{NoPrices, PriceBook};
 use crate::store::fault::Fault;
@@ -22,6 +22,7 @@ use crate::store::redb::tables::index::TurnHasher;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::schema::LOST_JOURNAL_ROWS;
 use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::redb::unwind;
 use crate::turn::RunningTime;
 
 /// The paths of the files of a store.
@@ -45,14 +46,18 @@ impl Paths {
         }
     }
 
-    /// Looks at the main file.
-    pub(super) fn main_state(&self) -> Result<State, OpenError> {
-        State::of(&self.main, StoreFile::Main)
-    }
-
-    /// Looks at the journal. It may be missing if the main file does not need it.
-    pub(super) fn journal_state(&self) -> Result<Option<State>, OpenError> {
-        has_content(&self.journal).then(|| State::of(&self.journal, StoreFile::Journal)).transpose()
+    /// Looks at the main file and at the journal. The journal may be missing if the main file does not need it.
+    pub(super) fn states(&self) -> Result<(State, Option<State>), OpenError> {
+        let main = State::of(&self.main, StoreFile::Main)?;
+        let journal = has_content(&self.journal).then(|| State::of(&self.journal, StoreFile::Journal)).transpose()?;
+        if let (State::Sound(tables, _), Some(State::Sound(rows, _))) = (&main, &journal) {
+            let is_shorter = unwind::caught(|| StoreHeader::of(tables)?.has_seen_more(rows));
+            if matches!(is_shorter, Ok(Ok(true))) {
+                let journal = journal.map(|journal| state::of_shorter(&self.journal, journal)).transpose()?;
+                return Ok((main, journal));
+            }
+        }
+        Ok((main, journal))
     }
 
     /// Opens the files for writing.

@@ -1,11 +1,11 @@
 use std::io;
 use std::path::Path;
 
-use redb::{Builder, Database};
+use redb::Builder;
 
-use super::salvage::{Pages, examine, open_pages};
+use super::salvage::{Pages, examine, has_flipped_slot, open_pages};
 use crate::store::fault::{Fault, FaultKind};
-use crate::store::redb::files::look::look_at;
+use crate::store::redb::files::look::{Looked, look_at};
 use crate::store::redb::files::open_error::{OpenError, failed};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::store_file::StoreFile;
@@ -15,7 +15,7 @@ use crate::store::redb::unwind;
 pub(super) enum State {
     /// The pages of the file are sound. The flag says whether its list of free pages is right too. Whatever is written
     /// to the database stays in memory.
-    Sound(Database, bool),
+    Sound(Looked, bool),
     /// The file is one of a store, and pages of it are damaged.
     Damaged(Fault),
 }
@@ -25,11 +25,12 @@ impl State {
     pub(super) fn of(path: &Path, file: StoreFile) -> Result<Self, OpenError> {
         let refused = match look_at(&Builder::new(), path, file) {
             Ok(database) => match integrity(database) {
+                // If a commit slot is damaged, redb goes back to the commit before it, as it does after a crash.
+                Some(_) if file == StoreFile::Journal && of_header(path)? => return Ok(Self::Damaged(damage(file))),
                 Some((database, true)) => return Ok(Self::Sound(database, true)),
                 // If the latest commit cannot be read, redb goes back to the one before it.
                 Some((database, false)) => {
                     if of_pages(path)? == Pages::Damaged {
-                        close(database);
                         return Ok(Self::Damaged(damage(file)));
                     }
                     return Ok(Self::Sound(database, false));
@@ -43,6 +44,15 @@ impl State {
         };
         match (of_pages(path)?, refused) {
             (Pages::Damaged, _) | (Pages::Sound, OpenError::Damaged { .. }) => Ok(Self::Damaged(damage(file))),
+            // No row is left, so the main file has to go on without the rest.
+            (Pages::Foreign, OpenError::Damaged { .. }) if file == StoreFile::Journal => {
+                Ok(Self::Damaged(damage(file)))
+            }
+            (Pages::Foreign, OpenError::Damaged { .. }) => {
+                let what =
+                    "it is damaged, and no row of a store is left in it; bring the file back, or restore a backup";
+                Err(failed(path, Fault::new(FaultKind::Damaged, what)))
+            }
             // The file's own record of its format is damaged.
             (Pages::Sound, OpenError::Failed { cause, .. }) if cause.kind() == FaultKind::Damaged => {
                 Ok(Self::Damaged(cause))
@@ -53,23 +63,31 @@ impl State {
 }
 
 /// Checks the pages of a database. `None` if they are damaged.
-fn integrity(mut database: Database) -> Option<(Database, bool)> {
-    if let Ok(Ok(is_whole)) = unwind::caught(|| database.check_integrity()) {
-        return Some((database, is_whole));
-    }
-    close(database);
-    None
+fn integrity(mut database: Looked) -> Option<(Looked, bool)> {
+    let is_whole = unwind::caught(|| database.check_integrity()).ok()?.ok()?;
+    Some((database, is_whole))
 }
 
-/// Closes a database that may have panicked. Closing it may panic once more.
-pub(super) fn close(database: Database) {
-    let _ = unwind::caught(|| drop(database));
+/// Returns whether a single flipped bit in the header hides the latest commit.
+fn of_header(path: &Path) -> Result<bool, OpenError> {
+    let disk = |error: io::Error| failed(path, Fault::disk(error));
+    let pages = open_pages(path).map_err(disk)?;
+    has_flipped_slot(&pages).map_err(|failure: Failure| failed(path, failure))
 }
 
 fn of_pages(path: &Path) -> Result<Pages, OpenError> {
     let disk = |error: io::Error| failed(path, Fault::disk(error));
     let pages = open_pages(path).map_err(disk)?;
     examine(&pages).map_err(|failure: Failure| failed(path, failure))
+}
+
+/// Returns the state of a journal that lacks rows which the main file has seen. If pages of it are damaged, redb has gone
+/// back to an earlier commit. Otherwise it is an older copy, which is not repaired.
+pub(super) fn of_shorter(path: &Path, journal: State) -> Result<State, OpenError> {
+    Ok(match of_pages(path)? {
+        Pages::Damaged => State::Damaged(damage(StoreFile::Journal)),
+        Pages::Sound | Pages::Foreign => journal,
+    })
 }
 
 fn damage(file: StoreFile) -> Fault {

@@ -86,8 +86,11 @@ pub(super) fn rebuild(path: &Path, file: &PageFile, expected: &Expected) -> Resu
     if journal_id.zip(expected.journal_id).is_some_and(|(id, expected)| id != expected) {
         return of_another(Misfit::OtherJournal);
     }
-    if reached.lacks(JournalRows::NAME) {
-        let found = found(file, &reached).map_err(failed)?;
+    let reached_to = rows.last_key_value().map_or(0, |(number, _)| *number);
+    if reached.lacks(JournalRows::NAME) || reached_to < expected.newest().number {
+        // Rows after those of the latest commit that is known count too, up to the row that the main file has seen.
+        let after = if reached_to < expected.newest().number { reached_to } else { u64::MAX };
+        let found = found(file, &reached, after).map_err(failed)?;
         join(&mut rows, &found, &expected.marks.unwrap_or_default());
     }
     for mark in expected.marks.into_iter().flatten() {
@@ -137,13 +140,15 @@ fn take_rows(leaf: Leaf<'_>, is_sound: bool, mut take: impl FnMut(u64, &[u8])) {
     }
 }
 
-/// Returns the rows of the pages that the walk has not reached: all different ones of each number.
-fn found(file: &PageFile, reached: &Reached) -> Result<BTreeMap<u64, Vec<Vec<u8>>>, Failure> {
+/// Returns the rows of the pages that the walk has not reached: all different ones of each number in the parts that the
+/// walk could not reach, and of each number above `after`.
+fn found(file: &PageFile, reached: &Reached, after: u64) -> Result<BTreeMap<u64, Vec<Vec<u8>>>, Failure> {
     let mut found = BTreeMap::<u64, Vec<Vec<u8>>>::new();
     scan(file, reached, |page| {
         let leaf = Leaf::of(page, OF_ROWS);
         take_rows(leaf, false, |number, row| {
-            let is_lacking = reached.lacks_key(JournalRows::NAME, &number.to_le_bytes(), u64::compare);
+            let is_lacking =
+                number > after || reached.lacks_key(JournalRows::NAME, &number.to_le_bytes(), u64::compare);
             let rows = found.entry(number).or_default();
             if is_lacking && !rows.iter().any(|other| other == row) {
                 rows.push(row.to_vec());

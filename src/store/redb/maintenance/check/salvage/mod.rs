@@ -72,6 +72,11 @@ pub(super) fn open_pages(path: &Path) -> io::Result<PageFile> {
     PageFile::open(path)
 }
 
+/// Returns whether one flipped bit is all that is wrong with the commit slot of the latest commit.
+pub(super) fn has_flipped_slot(file: &PageFile) -> Result<bool, Failure> {
+    file.has_flipped_slot().map_err(disk)
+}
+
 /// What the pages of a file are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pages {

@@ -213,28 +213,40 @@ impl PageFile {
 
     /// Returns the root of the tree of tables, as the latest commit has it.
     pub(super) fn root(&self) -> io::Result<Root> {
+        let Some((slot, _)) = self.latest_slot()? else { return Ok(Root::Unknown) };
+        let is_empty = slot[1] == 0;
+        let root = Pointer::read(&slot, ROOT_AT).map_or(Root::Unknown, Root::At);
+        Ok(if is_empty { Root::Empty } else { root })
+    }
+
+    /// Returns whether one flipped bit is all that is wrong with the slot of the latest commit. redb would go back to the
+    /// commit before it.
+    pub(super) fn has_flipped_slot(&self) -> io::Result<bool> {
+        Ok(self.latest_slot()?.is_some_and(|(_, is_mended)| is_mended))
+    }
+
+    /// Returns the commit slot of the latest commit, and whether a bit was flipped back in it. `None` if it cannot be
+    /// trusted.
+    fn latest_slot(&self) -> io::Result<Option<(Vec<u8>, bool)>> {
         let header = self.read(0, SLOTS_AT[1] + SLOT_BYTES)?;
         let flags = header[FLAGS_AT];
-        let slots = SLOTS_AT.map(|at| {
+        let mut slots = SLOTS_AT.map(|at| {
             let mut slot = header[at..at + SLOT_BYTES].to_vec();
             let is_right = |slot: &[u8]| {
                 number(slot, SLOT_CHECKSUM_AT).map(u128::from_le_bytes) == Some(xxh3_128(&slot[..SLOT_CHECKSUM_AT]))
             };
-            (is_right(&slot) || self.search(&mut slot, is_right)).then_some(slot)
+            let was_right = is_right(&slot);
+            (was_right || self.search(&mut slot, is_right)).then_some((slot, !was_right))
         });
-        let id = |slot: &Vec<u8>| number(slot, TRANSACTION_ID_AT).map(u64::from_le_bytes);
+        let id = |(slot, _): &(Vec<u8>, bool)| number(slot, TRANSACTION_ID_AT).map(u64::from_le_bytes);
         let [named, other] = [usize::from(flags & 1), usize::from(flags & 1 == 0)];
         // After an orderly end the latest commit is the one with the higher number, whatever the flag says. Otherwise a
         // higher number may be of a commit that was cut short. If the slot is damaged, the other slot is no substitute:
         // the tree of the commit before would lack rows without a sign.
         let was_closed = flags & 2 == 0;
         let is_other = was_closed && slots[other].as_ref().and_then(id) > slots[named].as_ref().and_then(id);
-        let Some(slot) = &slots[if is_other && slots[named].is_some() { other } else { named }] else {
-            return Ok(Root::Unknown);
-        };
-        let is_empty = slot[1] == 0;
-        let root = Pointer::read(slot, ROOT_AT).map_or(Root::Unknown, Root::At);
-        Ok(if is_empty { Root::Empty } else { root })
+        let latest = if is_other && slots[named].is_some() { other } else { named };
+        Ok(slots[latest].take())
     }
 }
 

@@ -3,12 +3,12 @@ use std::path::Path;
 
 use redb::{Database, ReadableTable};
 
-use super::set_up::{damage_noted_journal, id, lose, mark, open, places, refusal, seal};
+use super::set_up::{damage_meta, damage_noted_journal, id, lose, mark, open, places, refusal, seal, told};
 use crate::settings::StoreSettings;
 use crate::store::redb::files::open_error::OpenError;
 use crate::store::redb::journal::chain::{chain, read_row};
-use crate::store::redb::maintenance::check::check;
 use crate::store::redb::maintenance::check::error::CheckError;
+use crate::store::redb::maintenance::check::{check, repair};
 use crate::store::redb::tables::meta::ReadMeta;
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::writer::Writer;
@@ -138,4 +138,68 @@ async fn an_older_main_file_beside_a_journal_that_dropped_what_it_lacks_is_refus
     assert_of_another_time(directory.path(), expected);
     fs::write(&main, newer).unwrap();
     assert_eq!(open(directory.path()).revision(&id("b")).unwrap().sealed_turns, 1);
+}
+
+/// Returns a store whose process was killed with three commits in the journal, all of which the main file has seen, and
+/// the bytes of the journal.
+async fn killed() -> (tempfile::TempDir, Vec<u8>) {
+    let directory = tempfile::tempdir().unwrap();
+    let files = [StoreFile::Main, StoreFile::Journal].map(|file| directory.path().join(file.name()));
+    let store = open(directory.path());
+    for (version, turn) in [(0, "t0"), (1, "t1"), (2, "t2")] {
+        seal(&store, "a", version, &[turn]).await;
+    }
+    // The end of a test closes the files in order, which a kill does not.
+    let [main, journal] = [0, 1].map(|file: usize| fs::read(&files[file]).unwrap());
+    lose(store).await;
+    fs::write(&files[0], main).unwrap();
+    let mut newest = None;
+    damage_noted_journal(directory.path(), |rows| newest = Some(mark(rows, 3)));
+    damage_meta(directory.path(), |meta| meta.note_newest(newest.unwrap()).unwrap());
+    fs::write(&files[1], &journal).unwrap();
+    (directory, journal)
+}
+
+/// Asserts that a server refuses a damaged journal as an older copy, and that a repair brings back all turns.
+fn assert_all_is_back(directory: &Path, journal: &[u8], losses: &[Loss], damage: &str) {
+    fs::write(directory.join(StoreFile::Journal.name()), journal).unwrap();
+    let refused = refusal(directory).to_string();
+    assert!(refused.contains("run `turn-metrics check --repair` first"), "{damage}: {refused}");
+    assert!(
+        fs::read(directory.join(StoreFile::Journal.name())).unwrap() == journal,
+        "{damage}: the refusal wrote to it"
+    );
+    let (before, repaired) = repair(directory).unwrap();
+    assert_eq!(told(&before), ["the file: pages of the journal are damaged"], "{damage}");
+    let (_, after) = repaired.unwrap();
+    assert_eq!((told(&after), after.sealed_turns, &*after.losses), (vec![], 3, losses), "{damage}");
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_the_latest_commit_slot_of_the_journal_is_flipped_back() {
+    // In the pointer to the root, in the checksum of the root and in the slot's own checksum.
+    for at in [8, 20, 113] {
+        let (directory, mut journal) = killed().await;
+        let slot = if journal[9] & 1 == 1 { 192 } else { 64 };
+        journal[slot + at] ^= 4;
+        assert_all_is_back(directory.path(), &journal, &[], &format!("byte {at} of the slot"));
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_page_of_the_last_commit_of_the_journal_is_no_older_copy() {
+    let (directory, mut journal) = killed().await;
+    // The page with all three rows. Two bits of its first row are wrong; an earlier page still has that row.
+    let all: [&[u8]; 3] = [b"t0", b"t1", b"t2"];
+    let has = |page: &[u8], what: &[u8]| page.windows(what.len()).any(|bytes| bytes == what);
+    let pages = (0..journal.len()).step_by(4096);
+    let damaged: Vec<_> = pages.filter(|at| all.iter().all(|what| has(&journal[*at..*at + 4096], what))).collect();
+    assert!(!damaged.is_empty());
+    for at in damaged {
+        let first = journal[at..].windows(2).position(|bytes| bytes == b"t0").unwrap();
+        journal[at + first] ^= 1;
+        journal[at + first + 1] ^= 4;
+    }
+    // Whether the damaged page had further rows cannot be told.
+    assert_all_is_back(directory.path(), &journal, &[Loss::JournalEnd { last: 3 }], "a page of the last commit");
 }

@@ -1,5 +1,6 @@
 use super::world::World;
 use crate::simulate::random::Random;
+use crate::store::redb::maintenance::check::{check, repair};
 
 const PAGE_BYTES: usize = 4096;
 
@@ -83,5 +84,34 @@ async fn a_damaged_journal_costs_only_its_own_rows_which_are_named() {
             repaired.lost_sealed, repaired.lost_open, repaired.losses
         );
         assert!(repaired.lost_sealed <= world.sealed_in_journal(), "{damage}: turns of the main file are lost");
+    }
+}
+
+#[tokio::test]
+async fn a_journal_of_which_only_the_header_is_left_costs_its_rows_which_are_named() {
+    let world = World::killed().await;
+    let header = &world.journal.as_ref().unwrap()[..PAGE_BYTES];
+    let directory = World::place(&world.main, Some(header));
+    let repaired = world.repair(directory.path(), "a journal that is cut short").await;
+    assert!(!repaired.was_clean && !repaired.losses.is_empty(), "{repaired:?}");
+    assert!(repaired.lost_sealed <= world.sealed_in_journal(), "turns of the main file are lost");
+
+    let directory = World::place(&world.main[..PAGE_BYTES], None);
+    let refused = check(directory.path()).unwrap_err().to_string();
+    assert!(refused.contains("no row of a store is left in it") && !refused.contains("tells more"), "{refused}");
+}
+
+#[tokio::test]
+async fn two_blank_pages_neither_end_a_check_nor_a_repair_with_a_panic() {
+    let world = World::killed().await;
+    let last = world.main.len() / PAGE_BYTES - 1;
+    for first in [last - 1, last / 2, 1] {
+        let mut main = world.main.clone();
+        main[first * PAGE_BYTES..][..PAGE_BYTES].fill(0);
+        main[last * PAGE_BYTES..][..PAGE_BYTES].fill(0);
+        let directory = World::place(&main, world.journal.as_deref());
+        // Each ends with an answer. What a repair saves is the matter of the other tests.
+        assert!(check(directory.path()).is_ok(), "pages {first} and {last}");
+        let _ = repair(directory.path());
     }
 }
