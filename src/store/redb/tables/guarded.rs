@@ -101,10 +101,7 @@ impl<K: Key> Ascending<K> {
 }
 
 /// Visits a sound row as damage if it does not follow the one before it.
-fn visit_in_order<T: Rows>(
-    mut order: Ascending<T::Key>,
-    mut visit: impl Visit<T>,
-) -> impl Visit<T> {
+fn visit_in_order<T: Rows>(mut order: Ascending<T::Key>, mut visit: impl Visit<T>) -> impl Visit<T> {
     move |key: &KeyOf<'_, T>, row: Result<&[u8], DamagedRecord>| {
         let is_in_order = row.is_err() || order.follows(key);
         visit(key, if is_in_order { row } else { Err(DamagedRecord::new(T::WHAT, RecordFlaw::Order)) })

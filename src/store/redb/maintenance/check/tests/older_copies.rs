@@ -8,6 +8,7 @@ use crate::settings::StoreSettings;
 use crate::store::redb::files::open_error::OpenError;
 use crate::store::redb::journal::chain::{chain, read_row};
 use crate::store::redb::maintenance::check::error::CheckError;
+use crate::store::redb::maintenance::check::loss::Loss;
 use crate::store::redb::maintenance::check::{check, repair};
 use crate::store::redb::tables::meta::ReadMeta;
 use crate::store::redb::tables::store_file::StoreFile;
