@@ -3,6 +3,7 @@
 //! Invariant: no middleware knows a resource. What a web page may do with a route is declared with the route, in
 //! [`access`](super::access).
 //!
+//! - `flow`: limits what is read ahead of the answers; a request waits until the answer before it is written.
 //! - `trace`: gives a request its id and its span, and turns failures into JSON.
 //! - `unread`: closes a connection if a body on it was left unread.
 //! - `host`: refuses requests for another host.
@@ -12,6 +13,7 @@
 
 pub(crate) mod cors;
 pub(crate) mod expect;
+pub(crate) mod flow;
 pub(crate) mod host;
 pub(crate) mod origin;
 pub(crate) mod trace;

@@ -1,7 +1,7 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
@@ -9,6 +9,8 @@ use actix_web::error::PayloadError;
 use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage};
 use futures_util::Stream;
+
+use super::flow::Flow;
 
 /// Middleware around every request. It closes the connection if the answer leaves a part of the request's body unread.
 ///
@@ -22,7 +24,8 @@ pub(crate) async fn close_unread<B: MessageBody + 'static>(
     if !request.chunked().unwrap_or(false) {
         return Ok(next(request).await?.map_into_boxed_body());
     }
-    let payload = Shared(Rc::new(RefCell::new(request.take_payload())));
+    let flow = request.conn_data::<Flow>().cloned();
+    let payload = Shared { payload: Rc::new(RefCell::new(request.take_payload())), flow };
     request.set_payload(Payload::Stream { payload: Box::pin(payload.clone()) });
     let response = next(request).await?.map_into_boxed_body();
     Ok(response.map_body(|_, body| BoxBody::new(Holding::new(body, payload))))
@@ -30,13 +33,22 @@ pub(crate) async fn close_unread<B: MessageBody + 'static>(
 
 /// A request's body that lives longer than its reader.
 #[derive(Clone)]
-struct Shared(Rc<RefCell<Payload>>);
+struct Shared {
+    payload: Rc<RefCell<Payload>>,
+    flow: Option<Flow>,
+}
 
 impl Stream for Shared {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_next(cx)
+        let part = ready!(Pin::new(&mut *self.payload.borrow_mut()).poll_next(cx));
+        if part.is_none()
+            && let Some(flow) = &self.flow
+        {
+            flow.needs_no_body();
+        }
+        Poll::Ready(part)
     }
 }
 

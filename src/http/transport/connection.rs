@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::framing::LastBody;
 use super::open_connections::{OpenConnections, Place};
 use super::refusal;
+use crate::http::middleware::flow::Flow;
 use crate::http::middleware::unread::Holding;
 use crate::http::resources::feed::hang_up::HangUp;
 use crate::settings::HttpSettings;
@@ -22,10 +23,12 @@ use crate::settings::HttpSettings;
 /// The longest wait. Adding it to a moment does not overflow.
 const MAX_WAIT: Duration = Duration::from_hours(2 * 365 * 24);
 
-/// A client's connection. It adds four things that the framework lacks:
+/// A client's connection. It adds six things that the framework lacks:
 ///
 /// - a time limit on the head of every request, not only on the first one;
 /// - a time limit on a client that does not read its answer, or reads it too slowly;
+/// - a limit on the bytes that are read while earlier requests are not answered;
+/// - an end as soon as the client has reset the connection;
 /// - the closing of an idle connection when others need its place;
 /// - a body for the framework's own refusals.
 ///
@@ -46,6 +49,7 @@ pub(crate) struct Connection<T> {
     /// The answer that replaces a refusal without a body, and how many of its bytes were written.
     refusal: Option<(Vec<u8>, usize)>,
     last_body: LastBody,
+    flow: Flow,
     place: Place,
 }
 
@@ -72,6 +76,7 @@ impl<T> Connection<T> {
             timer,
             refusal: None,
             last_body,
+            flow: Flow::default(),
             place,
         }
     }
@@ -94,6 +99,11 @@ impl<T> Connection<T> {
     /// Returns the shared state of a body that ends with the connection, for [`frame`](super::framing::frame).
     pub(crate) fn last_body(&self) -> LastBody {
         self.last_body.clone()
+    }
+
+    /// Returns the shared state of what is read and served, for [`keep_time`].
+    pub(crate) fn flow(&self) -> Flow {
+        self.flow.clone()
     }
 
     /// Is ready when a time limit is exceeded.
@@ -153,11 +163,28 @@ impl<T: AsyncWrite + Unpin> Connection<T> {
     }
 }
 
+impl<T: AsyncRead + Unpin> Connection<T> {
+    /// Reads at most as many bytes as may be read ahead.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Some(most) = self.flow.may_read() else { return Poll::Pending };
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most.min(buf.remaining())));
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut part);
+        let count = part.filled().len();
+        buf.advance(count);
+        self.flow.was_read(count);
+        read.map_err(|error| match error.kind() {
+            // The framework would take a reset for the end of the client's requests, and go on answering them.
+            ErrorKind::ConnectionReset => io::Error::new(ErrorKind::ConnectionAborted, error),
+            _ => error,
+        })
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        if let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(cx, buf) {
+        if let Poll::Ready(read) = this.poll_ahead(cx, buf) {
             if buf.filled().len() > before {
                 this.head.bytes_came();
                 this.place.is_active();
@@ -208,6 +235,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
         let this = self.get_mut();
         // The framework flushes only after it has written everything.
         this.last_body.all_is_written();
+        if this.flow.all_is_written() {
+            cx.waker().wake_by_ref();
+        }
         // The framework flushes at the end of each round of work. If an answer has just ended and nothing is read after
         // it, only this call sets the timer for the next head.
         if this.poll_due(cx).is_ready() {
@@ -279,21 +309,28 @@ impl Drop for Answering {
     }
 }
 
-/// Middleware around every request. When the answer ends, the time for the next head starts. If there are too many
-/// connections, the connection ends with the answer.
+/// Middleware around every request. A request waits until the answer before it is written. When its own answer ends,
+/// the time for the next head starts. If there are too many connections, the connection ends with the answer.
 pub(crate) async fn keep_time<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: impl AsyncFnOnce(ServiceRequest) -> Result<ServiceResponse<B>, Error>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let answering = request.conn_data::<HeadLimit>().map(|head| head.answering(request.version()));
+    let serving = match request.conn_data::<Flow>().cloned() {
+        Some(flow) => Some(flow.serve(&request).await),
+        None => None,
+    };
     let open = request.conn_data::<OpenConnections>().cloned();
     let mut response = next(request).await?.map_into_boxed_body();
+    if let Some(serving) = &serving {
+        serving.needs_no_body();
+    }
     if open.is_some_and(|open| open.is_crowded()) {
         // No other connection was idle, so this one makes room when its answer ends.
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     Ok(match answering {
-        Some(answering) => response.map_body(|_, body| BoxBody::new(Holding::new(body, answering))),
+        Some(answering) => response.map_body(|_, body| BoxBody::new(Holding::new(body, (answering, serving)))),
         None => response,
     })
 }
@@ -304,7 +341,12 @@ fn after(wait: Duration) -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use actix_web::http::header::CONTENT_LENGTH;
+    use actix_web::test::TestRequest;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::net::{TcpListener, TcpStream};
     use tokio::time::{advance, timeout};
 
     use super::*;
@@ -396,6 +438,63 @@ mod tests {
         };
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert!((75..90).contains(&started.elapsed().as_secs()), "after {:?}", started.elapsed());
+    }
+
+    #[tokio::test]
+    async fn little_is_read_ahead_until_all_is_written() {
+        let (mut connection, mut client) = connect(100_000);
+        client.write_all(&[b'x'; 50_000]).await.unwrap();
+        let read = read_now(&mut connection).await;
+        assert!((1..=8192).contains(&read), "{read} bytes");
+        assert_eq!(read_now(&mut connection).await, 0);
+        connection.flush().await.unwrap();
+        assert_eq!(read_now(&mut connection).await, read);
+
+        // While a request is answered, a flush permits no more. The request's own body may always be read.
+        let request = TestRequest::get().insert_header((CONTENT_LENGTH, 10_000)).to_srv_request();
+        let serving = connection.flow().serve(&request).await;
+        assert_eq!(read_now(&mut connection).await, 10_000 + read);
+        connection.flush().await.unwrap();
+        assert_eq!(read_now(&mut connection).await, 0);
+        drop(serving);
+        connection.flush().await.unwrap();
+        assert_eq!(read_now(&mut connection).await, read);
+    }
+
+    #[tokio::test]
+    async fn a_request_waits_until_the_answer_before_it_is_written() {
+        let (mut connection, _client) = connect(1000);
+        let flow = connection.flow();
+        let request = TestRequest::get().to_srv_request();
+        drop(flow.clone().serve(&request).await);
+        let mut next = Box::pin(flow.serve(&request));
+        assert!(futures_util::poll!(next.as_mut()).is_pending());
+        connection.flush().await.unwrap();
+        assert!(futures_util::poll!(next.as_mut()).is_ready());
+    }
+
+    /// Reads all bytes that may be read now, and returns their number.
+    async fn read_now(connection: &mut Connection<DuplexStream>) -> usize {
+        let (mut all, mut part) = (0, [0; 3000]);
+        while let Poll::Ready(read) = futures_util::poll!(pin!(connection.read(&mut part))) {
+            all += read.unwrap();
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn a_client_that_resets_its_connection_is_gone() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = Connection::new(stream, &HttpSettings::default(), OpenConnections::new(1).enter());
+        client.write_all(b"GET /").await.unwrap();
+        client.set_zero_linger().unwrap();
+        drop(client);
+        let mut came = Vec::new();
+        let error = connection.read_to_end(&mut came).await.unwrap_err();
+        // The framework ends the connection on any error except a reset that follows some bytes.
+        assert_eq!(error.kind(), ErrorKind::ConnectionAborted, "after {came:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -132,6 +132,7 @@ fn connections(
             data.insert(connection.open());
             data.insert(connection.last_body());
             data.insert(connection.hang_up());
+            data.insert(connection.flow());
         })
         .h1(map_config(app, |()| AppConfig::default()));
     fn_service(move |stream: TcpStream| {

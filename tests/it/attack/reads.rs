@@ -80,6 +80,42 @@ fn long_answers_that_nobody_reads_stay_within_their_budget() {
 }
 
 #[test]
+fn pipelined_requests_are_not_read_ahead_of_answers_that_nobody_reads() {
+    const CLIENTS: usize = 400;
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let get = |connection: &str| {
+        let padding = "x".repeat(6000);
+        format!("GET /ui/style.css HTTP/1.1\r\nhost: localhost\r\nx: {padding}\r\nconnection: {connection}\r\n\r\n")
+    };
+    let requests = get("keep-alive").repeat(20);
+    let memory = Memory::of_idle(&server);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    for _ in 0..10 {
+        for client in &mut clients {
+            client.set_nonblocking(true).unwrap();
+            // A part of a request can be sent, and another one after it. The server refuses that, but not before it has
+            // answered what came before.
+            let _ = client.write(requests.as_bytes());
+        }
+        assert_served(&mut server.client(), "during");
+    }
+    let peak = memory.peak_mib();
+    println!("{CLIENTS} clients that pipeline and do not read: at most {peak} MiB above idle");
+    assert!(peak < 100, "{peak} MiB");
+
+    // Control: a client that reads gets all answers.
+    let mut client = TcpStream::connect(server.address).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut sender = client.try_clone().unwrap();
+    let sending = std::thread::spawn(move || sender.write_all((requests + &get("close")).as_bytes()).unwrap());
+    let mut answers = String::new();
+    client.read_to_string(&mut answers).unwrap();
+    sending.join().unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 21);
+}
+
+#[test]
 fn a_page_ends_at_its_limit_in_bytes_and_the_next_goes_on_after_it() {
     let store = store();
     // One longest turn exceeds the limit.
