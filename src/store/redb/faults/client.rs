@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::disk::Disk;
 use super::workload::Operation;
-use crate::report::{Breakdown, BreakdownRow, Contribution, Selection};
+use crate::report::{Breakdown, BreakdownRow, Contribution, Period, Quarter, Selection};
 use crate::settings::{RedbSettings, StoreSettings};
 use crate::store::conformance::TestPrices;
 use crate::store::oracle::{Oracle, breakdown_of, change, question_of_1970};
@@ -363,7 +363,10 @@ impl Client {
     /// Checks that the store has all sums that it has acknowledged, and each of the messages with sums in doubt whole or not
     /// at all. Those that the store shows count as acknowledged from then on.
     fn check_sums(&mut self) -> Result<(), Broken> {
+        // Each of the sums has a quarter of its own, so that other sums cannot add up to the same report.
+        let quarters = (0..20).map(|start| Period::new(Quarter::new(start), Quarter::new(start + 1)).unwrap());
         let question = ReportQuestion {
+            periods: quarters.collect(),
             selection: Selection { provider: Some(OF_ANOTHER_STORE.into()), ..Selection::default() },
             ..question_of_1970()
         };
