@@ -70,7 +70,7 @@ pub(super) struct FormatArgs {
     #[arg(long, conflicts_with = "csv")]
     json: bool,
 
-    /// Print CSV: whole numbers, dollars with 12 places, nothing for what is unknown; control characters as \u{1b}
+    /// Print CSV: whole numbers, dollars with 12 places, nothing for what is unknown
     #[arg(long, conflicts_with = "wide")]
     csv: bool,
 

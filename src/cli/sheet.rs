@@ -1,30 +1,33 @@
 //! CSV, for spreadsheets and programs.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use super::CliError;
-use super::output::{plain, plain_json};
+use super::output::plain;
 use crate::report::{CostFigures, Percentiles};
 
 /// Lines of CSV as RFC 4180 describes them, with line feeds.
 ///
-/// Control characters, and characters that change the direction of text, are escaped, because the lines may reach a
-/// terminal through a pipe. Otherwise values are exact: a text that a spreadsheet would read as a formula stays unchanged.
+/// Values are exact: a text that a spreadsheet would read as a formula stays unchanged.
 pub(super) struct Sheet {
     writer: csv::Writer<Vec<u8>>,
+    /// A terminal would act on control characters.
+    escapes: bool,
 }
 
 impl Sheet {
     /// Returns a sheet for standard output that begins with these column names.
     pub(super) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, CliError> {
-        let mut sheet = Self { writer: csv::Writer::from_writer(Vec::new()) };
+        let mut sheet = Self { writer: csv::Writer::from_writer(Vec::new()), escapes: io::stdout().is_terminal() };
         sheet.row(names.into_iter().map(str::to_owned))?;
         Ok(sheet)
     }
 
     pub(super) fn row(&mut self, values: impl IntoIterator<Item = String>) -> Result<(), CliError> {
+        let escapes = self.escapes;
+        let values = values.into_iter().map(|value| if escapes { plain(&value) } else { value });
         self.writer
-            .write_record(values.into_iter().map(|value| plain(&value)))
+            .write_record(values.collect::<Vec<_>>())
             .map_err(|error| CliError::system("write CSV")(error.into()))
     }
 
@@ -53,8 +56,6 @@ pub(super) const COST: [&str; 3] = ["usd", "unpricedTokens", "unpricedModels"];
 pub(super) fn cost(cost: &CostFigures) -> [String; 3] {
     let models = &cost.unpriced_models;
     let models = if models.is_empty() { String::new() } else { serde_json::to_string(models).unwrap_or_default() };
-    // In JSON, characters are escaped as JSON does.
-    let models = plain_json(&models);
     [optional(cost.usd), cost.unpriced_tokens.to_string(), models]
 }
 
@@ -69,12 +70,11 @@ pub(super) fn percentiles(known: Option<&Percentiles>) -> [String; 6] {
 mod tests {
     use super::*;
     use crate::report::PicoDollars;
-    use crate::turn::Label;
 
     #[test]
-    fn any_text_without_control_characters_can_be_read_back() {
-        let texts = ["", "a,b", "a\"b", "\\u{1b}", "=1+1", " a ", "é,✓"];
-        let mut sheet = Sheet { writer: csv::Writer::from_writer(Vec::new()) };
+    fn any_text_can_be_read_back() {
+        let texts = ["", "a,b", "a\"b", "a\nb", "a\r\nb", "=1+1", " a ", "\u{1b}[2J", "é,\u{202e}"];
+        let mut sheet = Sheet { writer: csv::Writer::from_writer(Vec::new()), escapes: false };
         sheet.row(texts.map(str::to_owned)).unwrap();
         let first = sheet.take().unwrap();
         assert!(first.starts_with(",\"a,b\",\"a\"\"b\","), "{first}");
@@ -87,15 +87,10 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_escaped_and_models_stay_json() {
-        let mut sheet = Sheet { writer: csv::Writer::from_writer(Vec::new()) };
-        sheet.row(["\u{1b}[2J,\u{202e}".to_owned(), "a\r\nb\0".to_owned()]).unwrap();
-        assert_eq!(sheet.take().unwrap(), "\"\\u{1b}[2J,\\u{202e}\",a\\u{d}\\u{a}b\\u{0}\n");
-        let models = vec![Label::from("\u{9b}\u{202e}")];
-        let figures = CostFigures { usd: None, unpriced_tokens: 7, unpriced_models: models.clone() };
-        let [_, _, text] = cost(&figures);
-        assert_eq!(text, r#"["\u009b\u202e"]"#);
-        assert_eq!(serde_json::from_str::<Vec<Label>>(&text).unwrap(), models);
+    fn a_terminal_gets_no_control_characters() {
+        let mut sheet = Sheet { writer: csv::Writer::from_writer(Vec::new()), escapes: true };
+        sheet.row(["\u{1b}[2J,\u{202e}".to_owned()]).unwrap();
+        assert_eq!(sheet.take().unwrap(), "\"\\u{1b}[2J,\\u{202e}\"\n");
     }
 
     #[test]

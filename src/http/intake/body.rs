@@ -166,11 +166,11 @@ impl Collector<'_> {
         }
         let mut room = vec![0; SLICE_BYTES];
         while let Some(inflater) = self.inflater.as_mut().filter(|_| !self.reader.is_refused()) {
-            let inflated = inflater.read(&mut room).map_err(|error| {
+            let step = inflater.read(&mut room).map_err(|error| {
                 debug!(%error, "a posted body could not be inflated");
                 if error.kind() == ErrorKind::UnexpectedEof { CollectError::CutGzip } else { CollectError::InvalidGzip }
             })?;
-            match inflated {
+            match step {
                 Inflated::Bytes(len) => self.take_slice(&room[..len])?,
                 Inflated::NoText => {}
                 Inflated::All => break,

@@ -443,7 +443,7 @@ mod tests {
     #[tokio::test]
     async fn little_is_read_ahead_until_all_is_written() {
         let (mut connection, mut client) = connect(100_000);
-        client.write_all(&[b'x'; 50_000]).await.unwrap();
+        client.write_all(&vec![b'x'; 50_000]).await.unwrap();
         let read = read_now(&mut connection).await;
         assert!((1..=8192).contains(&read), "{read} bytes");
         assert_eq!(read_now(&mut connection).await, 0);
