@@ -264,6 +264,16 @@ mod tests {
     }
 
     #[test]
+    fn a_moment_that_no_event_can_have_is_written_without_a_panic() {
+        for (sealed_at, ended_at) in [(0, u64::MAX), (u64::MAX, 0), (u64::MAX, u64::MAX)] {
+            let ended_at = Some(EpochMillis::new(ended_at));
+            let turn = SealedTurn { sealed_at: EpochMillis::new(sealed_at), ended_at, ..sealed() };
+            let read = decode_sealed(Ordinal::after(0), &encode_sealed(&turn).unwrap()).unwrap();
+            assert_eq!((read.sealed_at, read.ended_at.is_some()), (turn.sealed_at, true));
+        }
+    }
+
+    #[test]
     fn a_damaged_record_is_an_error_wherever_it_is_cut() {
         let bytes = encode_sealed(&sealed()).unwrap();
         for cut in 0..bytes.len() {
@@ -398,7 +408,14 @@ mod tests {
 
     fn any_sealed() -> impl Strategy<Value = SealedTurn> {
         let told = (option::of(any_report()), option::of(any_count()), any_time());
-        let moments = (0..=1u64 << 50, option::of(0..=1u64 << 50));
+        // A turn may end at most a day after it is sealed, which random moments hardly ever do.
+        let day = 86_400_000;
+        let sealed_at = day..=1u64 << 50;
+        let moments = (sealed_at, option::of((any::<bool>(), 0..=1u64 << 50, 0..=2 * day))).prop_map(
+            move |(sealed_at, ended_at)| {
+                (sealed_at, ended_at.map(|(is_near, far, near)| if is_near { sealed_at - day + near } else { far }))
+            },
+        );
         (any_open(), told, moments, any_label()).prop_map(
             |(staged, (usage, context_size, duration), (sealed_at, ended_at), model)| {
                 let ended_at = ended_at.map(|at| KernelMoment::from(EpochMillis::new(at)));

@@ -364,16 +364,17 @@ fn whole_id(turn_id: &str, place: usize, id: &str) -> Result<StepId, RecordFlaw>
     Ok(if id.is_empty() { StepId::new(format!("{turn_id}#{place}"))? } else { StepId::new(id)? })
 }
 
-/// Encodes the moment `to`, which is usually close to `from`, as a distance.
+/// Encodes the moment `to`, which is usually close to `from`, as a distance. A distance of more than half of all moments is
+/// shortened; no moment that was checked is so far away.
 fn distance(from: EpochMillis, to: EpochMillis) -> u64 {
     let (from, to) = (from.get(), to.get());
-    // `to` is plausible only if it is at most a day later than `from`, so this does not overflow.
-    if to > from { 2 * (to - from) + 2 } else { 2 * (from - to) + 1 }
+    const MAX: u64 = u64::MAX / 2 - 1;
+    if to > from { 2 * (to - from).min(MAX) + 2 } else { 2 * (from - to).min(MAX) + 1 }
 }
 
 fn at_distance(from: u64, code: u64) -> Option<EpochMillis> {
     let distance = code.checked_sub(1)?;
-    let to = if distance % 2 == 1 { from.saturating_add(distance / 2 + 1) } else { from.saturating_sub(distance / 2) };
+    let to = if distance % 2 == 1 { from.saturating_add(distance / 2) } else { from.saturating_sub(distance / 2) };
     Some(EpochMillis::new(to))
 }
 
