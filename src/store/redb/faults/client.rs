@@ -11,6 +11,7 @@ use super::disk::Disk;
 use super::workload::Operation;
 use crate::report::{Breakdown, BreakdownRow, Contribution, Period, Quarter, Selection};
 use crate::settings::{RedbSettings, StoreSettings};
+use crate::simulate::random::Random;
 use crate::store::conformance::TestPrices;
 use crate::store::oracle::{Oracle, breakdown_of, change, question_of_1970};
 use crate::store::redb::writer::Writer;
@@ -185,6 +186,18 @@ impl Client {
     /// Drops the running store without closing it, as a crash does.
     pub(super) fn lose(&mut self) {
         self.running = None;
+    }
+
+    /// Writes until the disk crashes, unless it has crashed already. After that crash, starts the store again and compares
+    /// it with what it acknowledged. The seed decides which unsynced changes are there.
+    pub(super) fn crash_and_check(&mut self, seed: u64) -> Result<(), Broken> {
+        while !self.disk.has_crashed() {
+            self.perform(Operation::CheckWrite)?;
+        }
+        self.lose();
+        self.disk.come_back(&mut Random::new(seed));
+        self.start().map_err(|error| format!("the store does not open after a crash: {error}"))?;
+        self.check()
     }
 
     fn engine(&self) -> &RedbEngine {

@@ -5,7 +5,6 @@ use super::client::{Client, Sabotage};
 use super::disk::Disk;
 use super::from_environment;
 use super::workload::{Operation, sealing};
-use crate::simulate::random::Random;
 use crate::store::Commit;
 use crate::turn::{ConversationId, EpochMillis};
 
@@ -37,13 +36,7 @@ fn attack(crash_after: u64) -> bool {
         client.perform(Operation::Checkpoint(1)).unwrap();
     }
     let is_in_between = disk.has_crashed();
-    while !disk.has_crashed() {
-        client.perform(Operation::CheckWrite).unwrap();
-    }
-    client.lose();
-    disk.come_back(&mut Random::new(crash_after));
-    client.start().unwrap();
-    client.check().unwrap();
+    client.crash_and_check(crash_after).unwrap();
     client.perform(Operation::Close).unwrap();
     client.perform(Operation::Checkpoint(20)).unwrap();
     client.check().unwrap();

@@ -3,7 +3,6 @@
 use super::client::{Client, Sabotage};
 use super::disk::Disk;
 use super::workload::Operation;
-use crate::simulate::random::Random;
 use crate::store::oracle::{Oracle, change};
 use crate::store::{Commit, StagedTurn};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes, TurnId};
@@ -50,13 +49,7 @@ fn attack(flushes: u64, crash_after: u64) -> bool {
     disk.plan_crash(crash_after);
     client.perform(Operation::Checkpoint(1)).unwrap();
     let in_the_flush = disk.has_crashed();
-    while !disk.has_crashed() {
-        client.perform(Operation::CheckWrite).unwrap();
-    }
-    client.lose();
-    disk.come_back(&mut Random::new(flushes * 1000 + crash_after));
-    client.start().unwrap();
-    client.check().unwrap();
+    client.crash_and_check(flushes * 1000 + crash_after).unwrap();
     // Closing moves the remaining pieces into the tables, where earlier pieces of the conversation may be already.
     client.perform(Operation::Close).unwrap();
     client.check().unwrap();

@@ -4,7 +4,6 @@
 use super::client::{Client, Sabotage};
 use super::disk::Disk;
 use super::workload::{Operation, sealing};
-use crate::simulate::random::Random;
 use crate::turn::{ConversationId, EpochMillis};
 
 /// Takes sums in. The disk crashes at the change number `crash_after` after that began. Returns whether it crashed before
@@ -22,13 +21,7 @@ fn attack(crash_after: u64) -> bool {
         client.perform(Operation::Checkpoint(2)).unwrap();
     }
     let is_in_between = disk.has_crashed();
-    while !disk.has_crashed() {
-        client.perform(Operation::CheckWrite).unwrap();
-    }
-    client.lose();
-    disk.come_back(&mut Random::new(crash_after));
-    client.start().unwrap();
-    client.check().unwrap();
+    client.crash_and_check(crash_after).unwrap();
     client.perform(Operation::Close).unwrap();
     client.check().unwrap();
     is_in_between
