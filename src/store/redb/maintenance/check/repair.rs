@@ -353,10 +353,22 @@ impl<'txn> Repair<'txn> {
 
     /// `given` is an ordinal that a turn got.
     fn run(mut self, id: &ConversationId, given: u64) -> Result<(), Failure> {
+        self.beginning()?;
         let sound = self.turns()?;
         self.index(id, &sound, given)?;
         self.open_turns()?;
         self.record(id)
+    }
+
+    /// Notes once more that a conversation never had its first turns here, if that note was lost.
+    fn beginning(&mut self) -> Result<(), Failure> {
+        if self.dropped()?.is_none()
+            && let Some(known) = self.known()?.filter(|known| known.begins_after > 0)
+        {
+            let mut note = Dropped::none_of(&known).encode()?;
+            self.dropped.insert(self.key, row::seal(&self.key, &mut note))?;
+        }
+        Ok(())
     }
 
     /// Moves aside rows that are not sound turns, and returns the ids and ordinals of the others.
@@ -493,13 +505,24 @@ impl<'txn> Repair<'txn> {
         Ok(index::find(&self.index, &self.turns, self.key, hash, turn_id)?.is_some())
     }
 
-    fn record(&mut self, id: &ConversationId) -> Result<(), Failure> {
-        let base = self.dropped()?.map_or_else(|| ConversationRecord::begin(id.clone()), |dropped| dropped.record);
-        let counted = count(&self.turns, Some(&self.lost), self.key, base)?;
-        let known = self.conversations.get(self.key)?.and_then(|record| {
+    /// Returns the record of the conversation, if it is sound.
+    fn known(&self) -> Result<Option<ConversationRecord>, Failure> {
+        Ok(self.conversations.get(self.key)?.and_then(|record| {
             let record = record.value().verify(&self.key);
             record.and_then(ConversationRecord::decode).ok()
-        });
+        }))
+    }
+
+    fn record(&mut self, id: &ConversationId) -> Result<(), Failure> {
+        let base = self.dropped()?.map_or_else(|| ConversationRecord::begin(id.clone()), |dropped| dropped.record);
+        let has_dropped = base.sealed_turns > base.begins_after;
+        let mut counted = count(&self.turns, Some(&self.lost), self.key, base)?;
+        let has_turns = self.turns.range((self.key, 0)..=(self.key, u64::MAX))?.next().is_some();
+        if !has_turns && !has_dropped {
+            // All turns are lost, so the next one is the first of which anything is known.
+            counted.begins_after = counted.sealed_turns;
+        }
+        let known = self.known()?;
         // No actor holds a version while the store is stopped, so any version will do except 0, the version of unknown
         // conversations.
         let version = known.as_ref().map_or(0, |known| known.version.0).max(1);

@@ -11,7 +11,7 @@ use crate::store::redb::tables::indexed::StoredOrdinal;
 use crate::store::redb::tables::row::{self, Stored};
 use crate::store::redb::tables::schema::{DROPPED, INDEX, OPEN_STEPS, OPEN_TURNS, TURNS};
 use crate::store::redb::tables::store_file::StoreFile;
-use crate::store::{Commit, DropTurns, Report, TurnOutcome};
+use crate::store::{Commit, ConversationOrder, ConversationQuestion, DropTurns, Report, TurnOutcome};
 use crate::turn::{Done, EpochMillis, Ordinal};
 
 /// Damages a store. Asserts that the repair makes it sound, and that it names exactly these losses.
@@ -45,6 +45,32 @@ async fn a_repair_in_place_names_each_turn_that_it_loses() {
     let outcomes = store.commit(sealing("b", 1, "new")).await.unwrap().outcomes;
     assert!(matches!(outcomes[0].1, TurnOutcome::Sealed(at) if at.get() == 4), "{outcomes:?}");
     store.close().await;
+}
+
+#[tokio::test]
+async fn the_first_turn_after_a_repair_that_lost_all_turns_is_the_first_one_of_the_conversation() {
+    for imported_from in [None, Ordinal::new(5)] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(directory.path());
+        store.commit(Commit { imported_from, ..sealing("a", 0, "x") }).await.unwrap();
+        store.close().await;
+        let lost = imported_from.map_or(1, Ordinal::get);
+        assert_named(directory.path(), &[&format!("turn {lost} of conversation a")], |path| {
+            damage(path, TURNS, |turns| drop(turns.insert((1, lost), Stored::as_it_is(b"nonsense")).unwrap()));
+        });
+        let store = open(directory.path());
+        let all = ConversationQuestion::first(ConversationOrder::Recent, 9);
+        assert_eq!(store.conversations(&all).unwrap(), [], "it has no turn to be listed by");
+        let outcomes = store.commit(sealing("a", 1, "new")).await.unwrap().outcomes;
+        assert!(matches!(outcomes[0].1, TurnOutcome::Sealed(at) if at.get() == lost + 1), "{outcomes:?}");
+        store.close().await;
+        let store = open(directory.path());
+        assert_eq!(store.scrub().unwrap().findings, 0);
+        let listed = store.conversations(&all).unwrap();
+        assert_eq!((listed.len(), listed[0].sealed_turns, listed[0].first_at), (1, 1, EpochMillis::new(3)));
+        store.close().await;
+        assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+    }
 }
 
 /// Returns a stopped store in which the first two of three turns of the conversation `a` were dropped, and its report.
@@ -97,9 +123,14 @@ async fn a_conversation_that_was_imported_without_its_first_turns_is_sound_and_i
     let outcomes = store.commit(sealing("a", 1, "new")).await.unwrap().outcomes;
     assert!(matches!(outcomes[0].1, TurnOutcome::Sealed(at) if at.get() == 7), "{outcomes:?}");
     store.close().await;
-    assert_named(directory.path(), &["turns 1 to 4 of conversation a"], |path| {
+    // The record of the conversation says where it begins, so the note costs nothing.
+    assert_named(directory.path(), &[], |path| {
         damage(path, DROPPED, |notes| drop(notes.insert(1, Stored::as_it_is(b"nonsense")).unwrap()));
     });
+    let store = open(directory.path());
+    let revision = store.revision(&id("a")).unwrap();
+    assert_eq!((revision.sealed_turns, revision.dropped_turns), (7, 4));
+    store.close().await;
 }
 
 #[tokio::test]
