@@ -175,7 +175,7 @@ impl Handler<ListSealed> for StoreReader {
 
 /// Ask the store to prepare an export. No turn is dropped because of its age before the answer is dropped, or until some
 /// hours have passed. The sums of the conversations that were erased before the question are among those that
-/// [`ListErasedSums`] returns, unless moving them takes longer than some seconds.
+/// [`ListErasedSums`] returns. If moving them there takes longer than some seconds, the answer is an error: ask again later.
 ///
 /// An export is the sums of erased turns, and then all sealed turns. Together they add up to the reports of the store, but
 /// for conversations that are erased while it is read.

@@ -80,7 +80,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
 
     /// Prepares an export: no turn is dropped as long as the hold lives, and the sums of the conversations that were erased
     /// before the call are among the sums of erased turns when the answer comes. If moving them takes longer than some
-    /// seconds, the answer comes before.
+    /// seconds, the answer is an error.
     fn begin_export(&self) -> Answer<Result<ExportHold, Fault>>;
 
     /// Returns a page of the sums of erased and dropped turns, by quarter of an hour and label. The page begins after this

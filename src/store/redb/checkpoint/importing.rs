@@ -21,7 +21,7 @@ impl Checkpoint {
         let changed = unwind::caught_as_fault(|| self.take_once(sums)).inspect_err(|cause| {
             *self.failure_of_background() = Some(cause.clone());
         })?;
-        // Without this check, what is acknowledged could be in a file that nobody opens again.
+        // If the file was replaced meanwhile, nobody opens the one that has the sums, so they must not be acknowledged.
         in_place.check()?;
         Ok(changed)
     }
@@ -31,10 +31,10 @@ impl Checkpoint {
             .slot
             .with(|files| -> Result<_, Failure> { Ok((files.lineage(), files.hasher(), files.write_tables()?)) });
         let (lineage, hasher, txn) = begun??;
-        let others: Vec<_> = sums.iter().filter(|sums| sums.id.lineage != lineage).cloned().collect();
+        let others = sums.iter().filter(|sums| sums.id.lineage != lineage);
         let mut tables = WriteTables::open(&txn, hasher)?;
         let mut rollups = WriteRollups::open(&txn)?;
-        let changed = rollups.take_in(&others)?;
+        let changed = rollups.take_in(others)?;
         tables.grow_by(rollups.growth());
         drop(rollups);
         tables.finish_without_journal()?;

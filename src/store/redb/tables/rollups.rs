@@ -180,7 +180,7 @@ impl<'txn> WriteRollups<'txn> {
     /// in under the same ids before. Returns how many of the sums changed something.
     ///
     /// A damaged note is an error, as its sums would be added twice.
-    pub(crate) fn take_in(&mut self, sums: &[ErasedSums]) -> Result<u64, Failure> {
+    pub(crate) fn take_in<'a>(&mut self, sums: impl Iterator<Item = &'a ErasedSums>) -> Result<u64, Failure> {
         let (mut parts, mut changed) = (Vec::new(), 0);
         for ErasedSums { id, label, sums } in sums {
             let (id, quarter) = (id.to_string(), id.quarter);

@@ -27,6 +27,9 @@ pub(crate) struct Pass {
     rows: u64,
 }
 
+/// The name of the table `INDEX`.
+const TURN_INDEX: &str = "turn_index";
+
 /// Rows of a table that cannot be read. The next step begins behind them.
 #[derive(Debug)]
 struct Gap {
@@ -59,7 +62,7 @@ impl Pass {
             let place = |(key, ordinal): &(u64, u64)| Place::of_key(&format!("turn {ordinal} of "), *key);
             walk.table::<Turns>(tables, place, |(key, ordinal), record| tables.turn(*key, *ordinal, record))
         }),
-        ("turn_index", |walk, tables| walk.index(tables)),
+        (TURN_INDEX, |walk, tables| walk.index(tables)),
         (OpenTurns::NAME, |walk, tables| {
             let place = |(key, turn_id): &(u64, &str)| Place::of_key(&format!("open turn {turn_id} of "), *key);
             walk.table::<OpenTurns>(tables, place, |(key, turn_id), head| tables.open_turn(*key, turn_id, head))
@@ -145,7 +148,7 @@ impl Pass {
     fn key_bytes(table: &str) -> Option<usize> {
         match table {
             Conversations::NAME => Some(8),
-            Turns::NAME | "turn_index" => Some(16),
+            Turns::NAME | TURN_INDEX => Some(16),
             _ => None,
         }
     }

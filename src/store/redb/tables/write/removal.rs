@@ -19,7 +19,7 @@ use crate::turn::{ConversationId, Ordinal, StoredTurn};
 
 impl WriteTables<'_> {
     /// Erases the life `life` of a conversation, if the tables have it: the id leads to nothing any more. The rows of its
-    /// key stay for now, see [`Erasure`], which also says what `row` is.
+    /// key are removed later, see [`Erasure`], which also says what `row` is.
     pub(crate) fn erase(&mut self, id: &ConversationId, life: Life, row: u64) -> Result<(), Failure> {
         let Some((key, _)) = self.find_key(id)? else { return Ok(()) };
         let record = match read_conversation(&self.conversations, key) {
