@@ -323,7 +323,7 @@ async fn positions_without_a_turn_are_passed_over() {
             turn: crate::testing::stored_turn("t", 1),
         };
         let turns = if after < 9 && next == 9 { vec![turn] } else { Vec::new() };
-        ready(Ok(SealedPage { turns, next: at(next), latest: at(9) }))
+        ready(Ok(SealedPage { turns, next: at(next), latest: at(9), left_out: 0 }))
     });
     let mut feed = Feed::begin(list.recipient(), &Facts::new(1), FeedStart::First).await.unwrap();
     assert_eq!(number(&next(&mut feed).await), 9);

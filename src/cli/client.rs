@@ -108,7 +108,9 @@ pub(super) struct HttpImport {
     /// How many lines with sums of erased turns changed something.
     #[serde(default, rename = "erasedSums")]
     pub(super) erased_sums: u64,
-    /// Whether the end of an export is missing.
+    /// The position in the last line, if that is the end of an export.
+    pub(super) end: Option<String>,
+    /// Whether the end of an export is missing, or an export left out what was damaged.
     #[serde(default)]
     pub(super) incomplete: bool,
 }

@@ -18,7 +18,8 @@ use crate::store::Position;
 ///
 /// Each line is a turn as JSON: its position, its conversation and its envelope with the metrics. If turns were erased or
 /// dropped, their sums come first, in lines `{"erased": ...}` without any id of a conversation. The last line is
-/// `{"end": POSITION}`; an export without it is incomplete. To get later turns, give that position to --after. Control
+/// `{"end": POSITION}`; an export without it is incomplete. If turns of the server are damaged, that line says how many are
+/// left out (`leftOut`), and the command exits with 1. To get later turns, give that position to --after. Control
 /// characters, and characters that change the direction of text, are JSON escapes such as \u202e. The export ends with
 /// the turn that is the latest when it begins. FILE gets its name only when the export is complete and
 /// on the disk. A database that was restored from a backup or repaired knows no position from before.
@@ -78,11 +79,17 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let progress = Progress::begin(args.file.is_some() || !io::stdout().is_terminal());
     let exported = export(args, &progress);
     progress.bar.finish_and_clear();
-    if let Some(Exported { turns, sums, end }) = exported? {
-        let of_erased = if sums == 0 { String::new() } else { format!(" and {sums} sums of erased turns") };
-        output::note(&format!("{turns} turns{of_erased}, up to the position {end}"));
+    let Some(Exported { turns, sums, end, left_out }) = exported? else { return Ok(ExitCode::SUCCESS) };
+    let of_erased = if sums == 0 { String::new() } else { format!(" and {sums} sums of erased turns") };
+    output::note(&format!("{turns} turns{of_erased}, up to the position {end}"));
+    if left_out == 0 {
+        return Ok(ExitCode::SUCCESS);
     }
-    Ok(ExitCode::SUCCESS)
+    output::note(&format!(
+        "the database of the server is damaged: {left_out} turns or sums cannot be read and are left out; the log of the \
+         server says more, and `turn-metrics check --repair` saves what can be saved"
+    ));
+    Ok(ExitCode::FAILURE)
 }
 
 /// A complete export.
@@ -92,6 +99,8 @@ struct Exported {
     sums: u64,
     /// The position of the last turn.
     end: Position,
+    /// How many turns and sums the server left out because they are damaged.
+    left_out: u64,
 }
 
 /// Returns `None` if standard output was closed before the end: a reader such as `head` has read all that it wanted.
@@ -130,7 +139,10 @@ enum Line {
     /// Sums of erased turns.
     Sums,
     Turn(Position),
-    End(Position),
+    End {
+        position: Position,
+        left_out: u64,
+    },
 }
 
 /// Copies the lines of an export, and makes sure that the last line is there. Deceptive characters are escaped, as JSON
@@ -154,9 +166,9 @@ fn copy(mut lines: impl BufRead, to: impl Write, progress: &Progress) -> Result<
         match told {
             Line::Sums => sums += 1,
             Line::Turn(position) => (turns, reached) = (turns + 1, Some(position)),
-            Line::End(end) => {
+            Line::End { position: end, left_out } => {
                 to.flush().map_err(CopyError::Write)?;
-                return Ok(Exported { turns, sums, end });
+                return Ok(Exported { turns, sums, end, left_out });
             }
         }
     }
@@ -167,6 +179,8 @@ struct Fields<'a> {
     erased: Option<IgnoredAny>,
     position: Option<&'a str>,
     end: Option<&'a str>,
+    #[serde(default, rename = "leftOut")]
+    left_out: u64,
 }
 
 /// Reads a line, which is one that was cut off unless it ends with a line feed. Returns its text too.
@@ -180,7 +194,9 @@ fn parsed(line: &[u8]) -> io::Result<(&str, Line)> {
         return Ok((line, Line::Sums));
     }
     let position = |text: Option<&str>| text.and_then(|text| text.parse().ok());
-    let read = position(fields.end).map(Line::End).or_else(|| position(fields.position).map(Line::Turn));
+    let read = position(fields.end)
+        .map(|position| Line::End { position, left_out: fields.left_out })
+        .or_else(|| position(fields.position).map(Line::Turn));
     let read = read.map(|read| (line, read));
     read.ok_or_else(|| io::Error::other("a line has no position, so it is not from turn-metrics"))
 }
@@ -257,6 +273,13 @@ mod tests {
         let (exported, to) = copied(&sums);
         assert!(matches!(exported, Err(CopyError::Read { turns: 0, reached: None, .. })), "it has no end");
         assert_eq!(to, sums);
+    }
+
+    #[test]
+    fn what_the_server_left_out_is_taken_from_the_end() {
+        let end = end(3).replace('}', ",\"leftOut\":7}");
+        let (exported, to) = copied(&(lines(1..=3) + &end));
+        assert_eq!((exported.unwrap().left_out, to), (7, lines(1..=3) + &end));
     }
 
     #[test]

@@ -104,13 +104,16 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let mut code = ExitCode::SUCCESS;
     for path in &args.files {
         let name = name_of(path);
-        let HttpImport { imported, duplicates, erased_sums, incomplete } = import(&client, path, &name)?;
+        let HttpImport { imported, duplicates, erased_sums, end, incomplete } = import(&client, path, &name)?;
         let sums = if erased_sums > 0 { format!(", {erased_sums} sums of erased turns") } else { String::new() };
         output::print(&format!("{name}: {}{sums}\n", counts(imported, duplicates)))?;
         if incomplete {
-            output::note(&format!(
-                "{name}: the export is incomplete, because its last line, the end, is missing: import the whole export, {SAFE}"
-            ));
+            let why = if end.is_some() {
+                "some of its turns were damaged where it comes from, and left out"
+            } else {
+                "its last line, the end, is missing: import the whole export"
+            };
+            output::note(&format!("{name}: the export is incomplete, because {why}, {SAFE}"));
             code = ExitCode::FAILURE;
         }
     }

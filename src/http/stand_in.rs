@@ -54,6 +54,8 @@ pub(super) struct StandIn {
     pub(super) waits_for: Option<(&'static str, &'static str)>,
     /// The sealed turns of every conversation.
     pub(super) turns: Vec<StoredTurn>,
+    /// How many turns each page of the order of all turns leaves out because they are damaged.
+    pub(super) left_out: u64,
     /// The sums of erased turns.
     pub(super) erased_sums: Vec<ErasedSums>,
     /// Shared with each export that is being sent.
@@ -333,7 +335,7 @@ impl Handler<ListErasedSums> for StandIn {
             let begin = self.erased_sums.iter().position(|sums| Some(sums.id) == after).map_or(0, |last| last + 1);
             let sums: Vec<_> = self.erased_sums[begin..].iter().take(limit).cloned().collect();
             let next = sums.last().map(|sums| sums.id).filter(|_| begin + sums.len() < self.erased_sums.len());
-            ErasedSumsPage { sums, next }
+            ErasedSumsPage { sums, next, left_out: 0 }
         }))
     }
 }
@@ -358,7 +360,7 @@ impl Handler<ListSealed> for StandIn {
                 })
                 .collect();
             let next = turns.last().map(|turn| turn.position).or(after).unwrap_or(position(0));
-            SealedPage { turns, next, latest: position(self.turns.len() as u64) }
+            SealedPage { turns, next, latest: position(self.turns.len() as u64), left_out: self.left_out }
         });
         MessageResult(page.map_err(Into::into))
     }

@@ -363,6 +363,8 @@ pub struct SealedPage {
     pub next: Position,
     /// The position of the latest turn of the store. There is more to read unless `next` is equal to it.
     pub latest: Position,
+    /// How many turns the page leaves out because they are damaged.
+    pub left_out: u64,
 }
 
 impl SealedPage {

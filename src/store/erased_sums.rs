@@ -222,6 +222,8 @@ pub struct ErasedSumsPage {
     pub sums: Vec<ErasedSums>,
     /// The id after which the next page begins; `None` if no sums follow.
     pub next: Option<ErasedSumsId>,
+    /// How many sums the page leaves out because they are damaged.
+    pub left_out: u64,
 }
 
 /// Why a text has no sums of erased turns that can be taken in.

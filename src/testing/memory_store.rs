@@ -214,7 +214,7 @@ impl MemoryStore {
         let is_all = sums.len() <= limit;
         sums.truncate(limit);
         let next = sums.last().map(|sums| sums.id).or(after).filter(|_| !is_all);
-        ErasedSumsPage { sums, next }
+        ErasedSumsPage { sums, next, left_out: 0 }
     }
 
     /// Takes in sums of erased turns that another store has listed. Returns how many of them changed something.
@@ -264,7 +264,7 @@ impl MemoryStore {
             Some(PositionedTurn { position, conversation_id: id.clone(), turn })
         });
         let turns: Vec<_> = turns.collect();
-        Ok(SealedPage { turns, next, latest })
+        Ok(SealedPage { turns, next, latest, left_out: 0 })
     }
 
     /// Returns conversations that have a sealed turn.

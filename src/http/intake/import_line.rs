@@ -23,8 +23,8 @@ pub(crate) enum ImportLine {
     Turn(Box<ImportedTurn>),
     /// Sums of erased turns.
     Erased(Box<ErasedSums>),
-    /// The end of an export: the position of its last turn.
-    End(Position),
+    /// The end of an export.
+    End(ExportEnd),
 }
 
 /// A turn to import.
@@ -65,8 +65,7 @@ impl ImportLine {
         let object = TurnObject::of(line, is_body)?;
         let [is_end, is_exported, is_erased, is_event] = object.has(["end", "metrics", "erased", "type"])?;
         if is_end {
-            let EndFields { end } = object.read()?;
-            return Ok(Self::End(end));
+            return Ok(Self::End(object.read()?));
         }
         if is_exported {
             return Ok(Self::Turn(Box::new(object.read::<ExportedFields>()?.turn()?)));
@@ -86,10 +85,15 @@ impl ImportLine {
     }
 }
 
-#[derive(Deserialize)]
-struct EndFields {
-    #[serde(deserialize_with = "position")]
-    end: Position,
+/// The last line of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) struct ExportEnd {
+    /// The position of the last turn.
+    #[serde(rename = "end", deserialize_with = "position")]
+    pub(crate) position: Position,
+    /// How many turns and sums the export lacks because they were damaged.
+    #[serde(default, rename = "leftOut")]
+    pub(crate) left_out: u64,
 }
 
 fn position<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Position, D::Error> {
@@ -390,7 +394,12 @@ mod tests {
     #[test]
     fn the_end_of_an_export_is_a_position() {
         let end = "00000000000000000000000000000007-0000000000000009";
-        assert_eq!(read(&format!(r#"{{"end":"{end}"}}"#)), Ok(ImportLine::End(end.parse().unwrap())));
+        assert_eq!(
+            read(&format!(r#"{{"end":"{end}"}}"#)),
+            Ok(ImportLine::End(ExportEnd { position: end.parse().unwrap(), left_out: 0 }))
+        );
+        let with_gaps = read(&format!(r#"{{"end":"{end}","leftOut":7}}"#)).unwrap();
+        assert!(matches!(with_gaps, ImportLine::End(ExportEnd { left_out: 7, .. })));
         for bad in [r#"{"end":"x"}"#, r#"{"end":9}"#, r#"{"end":""}"#] {
             assert!(read(bad).unwrap_err().starts_with("`end` must be a"), "{bad}");
         }

@@ -98,6 +98,16 @@ mod tests {
     }
 
     #[actix_web::test]
+    async fn the_end_says_how_many_damaged_turns_are_left_out() {
+        let count = TURNS_READ_AT_ONCE as u64 * 2 + 1;
+        let api = StandIn { turns: sealed_turns(count), left_out: 2, ..StandIn::default() }.serving();
+        let answer = get(&api, "/export").await;
+        let end: Value = serde_json::from_str(answer.success().lines().last().unwrap()).unwrap();
+        // Each of three pages leaves two turns out.
+        assert_eq!((end["end"].is_string(), end["leftOut"].as_u64()), (true, Some(6)));
+    }
+
+    #[actix_web::test]
     async fn an_export_goes_on_after_the_end_of_an_earlier_one() {
         let runtime = Runtime::builder().start().await.unwrap();
         let api = Api::new(runtime.handles().clone(), HttpSettings::default());

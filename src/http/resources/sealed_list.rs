@@ -54,6 +54,8 @@ pub(crate) struct Place {
     left: usize,
     /// How many more bytes the list may have.
     left_bytes: usize,
+    /// How many turns, and sums of erased turns, the list leaves out because they are damaged.
+    left_out: u64,
 }
 
 /// How far the sums of erased turns have been read.
@@ -71,7 +73,7 @@ impl SealedList {
     pub(crate) fn page(api: Data<Api>, after: Option<Position>, limit: usize) -> Self {
         let left_bytes = api.settings.max_page_bytes;
         let (last, sums, left) = (None, None, limit);
-        let place = Place { sums, after, last, is_any_written: false, is_done: false, left, left_bytes };
+        let place = Place { sums, after, last, is_any_written: false, is_done: false, left, left_bytes, left_out: 0 };
         Self { api, form: Form::Page, place, _hold: None }
     }
 
@@ -85,7 +87,7 @@ impl SealedList {
         };
         let (last, sums) = (None, hold.as_ref().map(|_| SumsPlace { after: None }));
         let (left, left_bytes) = (usize::MAX, usize::MAX);
-        let place = Place { sums, after, last, is_any_written: false, is_done: false, left, left_bytes };
+        let place = Place { sums, after, last, is_any_written: false, is_done: false, left, left_bytes, left_out: 0 };
         Ok(Self { api, form: Form::Lines, place, _hold: hold })
     }
 
@@ -102,6 +104,7 @@ impl SealedList {
                 }
             }
         }
+        self.place.left_out += page.left_out;
         self.place.sums = page.next.map(|next| SumsPlace { after: Some(next) });
         Ok(())
     }
@@ -156,7 +159,10 @@ impl Pieces for SealedList {
         let position = self.place.after.map(|position| position.to_string()).unwrap_or_default();
         match self.form {
             Form::Page => format!(r#"],"next":"{position}"}}"#).into_bytes(),
-            Form::Lines => format!("{{\"end\":\"{position}\"}}\n").into_bytes(),
+            Form::Lines => match self.place.left_out {
+                0 => format!("{{\"end\":\"{position}\"}}\n").into_bytes(),
+                left_out => format!("{{\"end\":\"{position}\",\"leftOut\":{left_out}}}\n").into_bytes(),
+            },
         }
     }
 
@@ -169,6 +175,7 @@ impl Pieces for SealedList {
         if self.form == Form::Lines {
             self.place.last.get_or_insert(page.latest);
         }
+        self.place.left_out += page.left_out;
         let last = self.place.last.unwrap_or(page.latest);
         for sealed in &page.turns {
             if sealed.position.number > last.number {

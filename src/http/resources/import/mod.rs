@@ -58,7 +58,8 @@ struct ImportAnswer {
     erased_sums: u64,
     /// The position in the last line, if the last line is the end of an export.
     end: Option<String>,
-    /// Whether lines of an export came after the last end, so that the end of that export is missing.
+    /// Whether something is missing: lines of an export came after the last end, so that the end of that export is missing,
+    /// or an export said that it leaves out what was damaged.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     incomplete: bool,
 }
@@ -80,14 +81,13 @@ async fn import(api: &Api, request: &HttpRequest, arrival: &mut Arrival<'_>) -> 
         receipt: ImportReceipt::default(),
         erased_sums: 0,
         is_begun: false,
-        end: None,
-        incomplete: false,
+        exports: Exports::default(),
     };
     let ended = importer.read(arrival).await;
-    let Importer { receipt: ImportReceipt { imported, duplicates }, erased_sums, end, incomplete, .. } = importer;
+    let Importer { receipt: ImportReceipt { imported, duplicates }, erased_sums, exports, .. } = importer;
     match ended {
         Ok(()) => {
-            let end = end.map(|end| end.to_string());
+            let (end, incomplete) = (exports.end.map(|end| end.to_string()), exports.is_open || exports.has_gaps);
             Ok(ImportAnswer { imported, duplicates, erased_sums, end, incomplete })
         }
         Err(Ended { line, why }) => Err(ApiError::ImportEnded { line, why, imported, duplicates }),
@@ -108,8 +108,18 @@ struct Importer<'a> {
     erased_sums: u64,
     /// Whether a line that is not blank was read.
     is_begun: bool,
+    exports: Exports,
+}
+
+/// Which exports the lines come from.
+#[derive(Default)]
+struct Exports {
+    /// The position in the last line, if that is the end of an export.
     end: Option<Position>,
-    incomplete: bool,
+    /// Whether lines of an export came after the last end.
+    is_open: bool,
+    /// Whether an export left something out.
+    has_gaps: bool,
 }
 
 impl Importer<'_> {
@@ -225,18 +235,19 @@ impl Importer<'_> {
         match line {
             Ok(ImportLine::Turn(turn)) => {
                 let turn: ImportedTurn = *turn;
-                self.incomplete |= turn.ordinal.is_some();
-                self.end = None;
+                self.exports.is_open |= turn.ordinal.is_some();
+                self.exports.end = None;
                 self.batch.add(number, len, turn);
                 self.import_if_full().await
             }
             Ok(ImportLine::Erased(sums)) => {
-                (self.end, self.incomplete) = (None, true);
+                (self.exports.end, self.exports.is_open) = (None, true);
                 self.batch.add_sums(number, len, *sums);
                 self.import_if_full().await
             }
             Ok(ImportLine::End(end)) => {
-                (self.end, self.incomplete) = (Some(end), false);
+                (self.exports.end, self.exports.is_open) = (Some(end.position), false);
+                self.exports.has_gaps |= end.left_out > 0;
                 Ok(())
             }
             Err(WrongLine { message, line, encoding }) => {

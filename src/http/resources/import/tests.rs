@@ -140,6 +140,17 @@ async fn metrics_without_an_envelope_are_sealed_now_and_need_no_end() {
 }
 
 #[actix_web::test]
+async fn an_export_that_left_damaged_turns_out_is_told_although_it_has_an_end() {
+    let service = Service::start();
+    let with_gaps = END.replace('}', ",\"leftOut\":7}");
+    let answer = body_of(&service.import([&exported("a", 1), &*with_gaps, &exported("a", 2), END].join("\n")).await);
+    assert_eq!(
+        (&answer["imported"], answer["end"].is_string(), &answer["incomplete"]),
+        (&json!(2), true, &json!(true))
+    );
+}
+
+#[actix_web::test]
 async fn a_missing_end_is_told() {
     let service = Service::start();
     let missing = r#"{"imported":1,"duplicates":0,"erasedSums":0,"end":null,"incomplete":true}"#;

@@ -22,7 +22,7 @@ pub(crate) fn erased_sums(
     left_out: &mut LeftOut,
 ) -> Result<ErasedSumsPage, Failure> {
     let rollups = tables.rollups()?;
-    let mut page = ErasedSumsPage { sums: Vec::new(), next: None };
+    let mut page = ErasedSumsPage { sums: Vec::new(), next: None, left_out: 0 };
     let mut bytes = 0;
     let mut last = None;
     let after = after.map(|id| (id.quarter.get(), id.label));
@@ -44,7 +44,10 @@ pub(crate) fn erased_sums(
                 page.sums.push(sums);
             }
             // The key of a damaged row may be wrong too.
-            Err(damaged) => left_out.add(&damaged, || format!("the sums of erased turns from quarter {quarter} on")),
+            Err(damaged) => {
+                page.left_out += 1;
+                left_out.add(&damaged, || format!("the sums of erased turns from quarter {quarter} on"));
+            }
         }
         Ok(ControlFlow::Continue(()))
     })?;

@@ -105,7 +105,7 @@ impl OrderQuery {
         left_out: &mut LeftOut,
     ) -> Result<SealedPage, Failure> {
         let at = |number| Position { lineage, number };
-        let mut page = SealedPage { turns: Vec::new(), next: at(self.after), latest: at(self.latest) };
+        let mut page = SealedPage { turns: Vec::new(), next: at(self.after), latest: at(self.latest), left_out: 0 };
         let mut steps = 0;
         let mut is_full = |turn: &StoredTurn| {
             steps += turn.metrics.steps.len();
@@ -130,7 +130,10 @@ impl OrderQuery {
                         }
                     }
                     Ok(None) => {}
-                    Err(Failure::Record(damaged)) => left_out.add(&damaged, || format!("position {}", position.number)),
+                    Err(Failure::Record(damaged)) => {
+                        page.left_out += 1;
+                        left_out.add(&damaged, || format!("position {}", position.number));
+                    }
                     Err(failure) => return Err(failure),
                 }
                 Ok(ControlFlow::Continue(()))
@@ -159,6 +162,7 @@ impl OrderQuery {
                     }
                 }
                 Err(Failure::Record(damaged)) => {
+                    page.left_out += 1;
                     left_out.add(&damaged, || format!("turn {ordinal} of {conversation_id}"));
                 }
                 Err(failure) => return Err(failure),

@@ -367,8 +367,8 @@ fn whole_id(turn_id: &str, place: usize, id: &str) -> Result<StepId, RecordFlaw>
 /// Encodes the moment `to`, which is usually close to `from`, as a distance. A distance of more than half of all moments is
 /// shortened; no moment that was checked is so far away.
 fn distance(from: EpochMillis, to: EpochMillis) -> u64 {
-    let (from, to) = (from.get(), to.get());
     const MAX: u64 = u64::MAX / 2 - 1;
+    let (from, to) = (from.get(), to.get());
     if to > from { 2 * (to - from).min(MAX) + 2 } else { 2 * (from - to).min(MAX) + 1 }
 }
 

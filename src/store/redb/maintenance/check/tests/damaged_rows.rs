@@ -42,6 +42,8 @@ async fn a_damaged_record_costs_that_record_alone_and_a_repair_moves_it_aside() 
     assert_eq!(store.stale_turns(RunningTime::new(9).into(), None, 9).unwrap().len(), 1, "other turns are not found");
     assert_eq!(ordinals("b", 9), [1, 2, 3], "turns of a conversation with a damaged record are not found");
     assert_eq!(store.revision(&id("b")).unwrap().sealed_turns, 3);
+    let page = store.sealed_turns(None, 9).unwrap();
+    assert_eq!((page.turns.len(), page.left_out), (5, 1), "the order of all turns says what it leaves out");
     let commit = |name, version| sealing(name, version, "new");
     let (refused, taken) = (store.commit(commit("b", 1)), store.commit(commit("a", 1)));
     assert!(refused.await.unwrap_err().in_full().contains("conversation cannot be read"));
