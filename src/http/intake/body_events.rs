@@ -1,7 +1,8 @@
 use indexmap::IndexMap;
 
+use super::event_chunks::EventChunks;
 use super::refused::RefusedLines;
-use crate::turn::{ConversationId, EventStream, Framing, KernelEvent, Line, TurnEvent, mentions};
+use crate::turn::{ConversationId, EventStream, Framing, KernelEvent, Line, mentions};
 
 /// How a body with a bad line is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub(crate) struct BodyEvents {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ConversationEvents {
     pub(crate) first_line: u64,
-    pub(crate) events: Vec<TurnEvent>,
+    pub(crate) events: EventChunks,
 }
 
 /// The bad line because of which a body is refused.
@@ -58,8 +59,8 @@ struct BodyEventsBuilder {
     latest: usize,
     /// The bytes of the lines whose events count.
     counted_bytes: usize,
-    /// The number of events that memory is allocated for. It grows ahead of the events.
-    event_room: usize,
+    /// The memory that is allocated for the events. It grows a little ahead of them.
+    event_bytes: usize,
 }
 
 impl BodyReader {
@@ -72,7 +73,7 @@ impl BodyReader {
                 events: BodyEvents::default(),
                 latest: 0,
                 counted_bytes: 0,
-                event_room: 0,
+                event_bytes: 0,
             },
         }
     }
@@ -100,12 +101,12 @@ impl BodyReader {
 
     /// Returns the approximate memory in use: the kept lines, and the events that were parsed from them.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let BodyEventsBuilder { events, counted_bytes, .. } = &self.builder;
-        let event_bytes = self.builder.event_room.saturating_mul(size_of::<TurnEvent>());
+        let BodyEventsBuilder { events, counted_bytes, event_bytes, .. } = &self.builder;
+        // The map doubles as it grows. Then its entries are in memory twice, as they are copied.
         let conversation_bytes =
-            events.conversations.len().saturating_mul(2 * size_of::<(ConversationId, ConversationEvents)>());
+            events.conversations.len().saturating_mul(3 * size_of::<(ConversationId, ConversationEvents)>());
         let texts = counted_bytes.saturating_add(self.stream.memory_bytes());
-        texts.saturating_add(event_bytes).saturating_add(conversation_bytes)
+        texts.saturating_add(*event_bytes).saturating_add(conversation_bytes)
     }
 
     /// Ends the body and returns its events.
@@ -148,7 +149,7 @@ impl BodyEventsBuilder {
                 // None of this body's events will be taken in, so drop them while the rest of the body arrives.
                 self.events = BodyEvents::default();
                 self.counted_bytes = 0;
-                self.event_room = 0;
+                self.event_bytes = 0;
             }
             (Err(error), BadLines::Skip) => {
                 let named = if line.is_same_error { None } else { Some(&error) };
@@ -164,12 +165,9 @@ impl BodyEventsBuilder {
         if events.conversations.get_index(*latest).is_none_or(|(id, _)| *id != conversation_id) {
             let entry = events.conversations.entry(conversation_id);
             *latest = entry.index();
-            entry.or_insert_with(|| ConversationEvents { first_line: line, events: Vec::new() });
+            entry.or_insert_with(|| ConversationEvents { first_line: line, events: EventChunks::default() });
         }
-        let events = &mut events.conversations[*latest].events;
-        let before = events.capacity();
-        events.push(event);
-        self.event_room += events.capacity() - before;
+        self.event_bytes += events.conversations[*latest].events.push(event);
     }
 }
 
@@ -237,5 +235,18 @@ mod tests {
         reader.push(b"\n");
         assert!(reader.kept_bytes() >= done("c", "1").len());
         assert!(reader.memory_bytes() > reader.kept_bytes());
+    }
+
+    #[test]
+    fn the_memory_of_very_many_events_grows_with_them_and_not_by_doubling() {
+        let failed = format!("{}\n", r#"{"type":"error","conversationId":"c","turnId":"t"}"#);
+        let mut reader = reader(BadLines::Refuse, "");
+        let event_bytes = size_of::<crate::turn::TurnEvent>();
+        for count in 1..=40_000 {
+            reader.push(failed.as_bytes());
+            let needed = reader.kept_bytes() + count * event_bytes;
+            let bytes = reader.memory_bytes();
+            assert!(bytes >= needed && (count < 100 || bytes < needed / 4 * 5), "{bytes} bytes for {count} events");
+        }
     }
 }

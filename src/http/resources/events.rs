@@ -18,9 +18,10 @@ use crate::http::error::{ApiError, Unavailable};
 use crate::http::intake::body::{Body, overloaded};
 use crate::http::intake::body_events::{BadLines, BodyEvents, ConversationEvents};
 use crate::http::intake::budget::Denied;
+use crate::http::intake::event_chunks::EventChunks;
 use crate::http::intake::refused::{Ends, MAX_NAMED, RefusedLines};
 use crate::settings::{CONVERSATIONS_AT_ONCE, TURNS_AT_ONCE};
-use crate::turn::{ConversationId, TurnEvent, TurnEventKind};
+use crate::turn::{ConversationId, TurnEventKind};
 
 /// Takes posted events in, and answers when they are durable.
 pub(crate) async fn post(api: Data<Api>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, ApiError> {
@@ -138,8 +139,8 @@ const RECEIPT_BYTES: usize = 256;
 
 /// Returns at least the number of turns to which the events belong. The result is too high if events of several turns
 /// alternate.
-fn turns_of(events: &[TurnEvent]) -> usize {
-    1 + events.windows(2).filter(|pair| pair[0].turn_id != pair[1].turn_id).count()
+fn turns_of(events: &EventChunks) -> usize {
+    1 + events.iter().zip(events.iter().skip(1)).filter(|(event, next)| event.turn_id != next.turn_id).count()
 }
 
 /// Sends the events to their conversations and combines the receipts.
@@ -158,7 +159,7 @@ async fn observe(
             let count = events.len() as u64;
             let done = events.iter().filter(|event| matches!(event.kind, TurnEventKind::Done(_)));
             let ends = Ends::of(done.map(|event| &event.turn_id));
-            let observe = Observe { conversation_id: conversation_id.clone(), events };
+            let observe = Observe { conversation_id: conversation_id.clone(), events: events.into_vec() };
             (conversation_id, first_line, count, ends, api.handles.intake.observe.send(observe).await)
         })
         .buffered(CONVERSATIONS_AT_ONCE);

@@ -129,3 +129,31 @@ fn the_memory_for_a_body_of_very_short_turns_is_bounded() {
     assert!(refused.error().contains("send it in parts"), "{}", refused.error());
     assert_eq!(server.client().get("/conversations/c/turns").json()["latestOrdinal"], 0);
 }
+
+/// Posts five bodies of 16 MiB at the same time, with events that end no turn. Returns how many of the bodies were
+/// taken in, and the memory.
+#[cfg(target_os = "linux")]
+fn post_events_without_end(settings: &[(&str, &str)]) -> (usize, u64) {
+    let line = "{\"type\":\"error\",\"conversationId\":\"a\",\"turnId\":\"t\"}\n";
+    let body = line.repeat(16 * 1024 * 1024 / line.len() - 1);
+    let patient = [("HTTP__BODY_TIMEOUT", "1h"), ("HTTP__STALL_TIMEOUT", "1h")];
+    let (_directory, server) = server(&[&patient, settings].concat());
+    let (memory, address) = (Memory::of_idle(&server), server.address);
+    let statuses: Vec<_> = std::thread::scope(|scope| {
+        let posts: Vec<_> = (0..5).map(|_| scope.spawn(|| Client::new(address).post_events(&body).status)).collect();
+        posts.into_iter().map(|post| post.join().unwrap()).collect()
+    });
+    println!("five bodies of events without end: {statuses:?}, at most {} MiB above idle", memory.peak_mib());
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 503)), "{statuses:?}");
+    (statuses.iter().filter(|status| **status == 200).count(), memory.peak_mib())
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_memory_for_very_many_events_that_end_no_turn_is_bounded() {
+    let (taken, mib) = post_events_without_end(&[]);
+    assert!(taken > 0 && mib < 250, "{taken} bodies taken, {mib} MiB");
+    // Control: with a larger budget, all of the bodies are in memory at the same time.
+    let (taken, mib) = post_events_without_end(&[("HTTP__MAX_BUFFERED_BYTES", "1_073_741_824")]);
+    assert!(taken == 5 && mib > MOST_MIB, "{taken} bodies taken, {mib} MiB");
+}
