@@ -71,10 +71,10 @@ section! {
         /// accepted if its event is ignored.
         max_line_bytes: usize = 4 * 1024 * 1024, 1024..=1 << 30;
 
-        /// Bytes of all request bodies held in memory at one time (160 MiB): the lines that count and the events parsed
+        /// Bytes of all request bodies held in memory at one time (128 MiB): the lines that count and the events parsed
         /// from them, counted from their arrival until the answer is sent. An eighth is reserved for bodies of at most
         /// 64 KiB. Requests beyond this get 503 and should be sent again.
-        max_buffered_bytes: usize = 160 * 1024 * 1024, BYTES;
+        max_buffered_bytes: usize = 128 * 1024 * 1024, BYTES;
 
         /// Bytes of a page of `GET /conversations`, `GET /conversations/{id}/turns` or `GET /turns` (4 MiB). The page
         /// ends with the conversation or the turn that reaches this size, and the next page begins after it. An export
@@ -82,8 +82,8 @@ section! {
         max_page_bytes: usize = 4 * 1024 * 1024, BYTES;
 
         /// Bytes of answers held in memory at one time for clients that have not read them yet (64 MiB), in addition to
-        /// the 128 KiB that each connection may hold. When this memory is used up, long answers are sent in smaller
-        /// parts. A turn larger than 128 KiB then waits until there is room. An answer that begins with such a turn is
+        /// the 64 KiB that each connection may hold. When this memory is used up, long answers are sent in smaller
+        /// parts. A turn larger than 64 KiB then waits until there is room. An answer that begins with such a turn is
         /// 503, and should be requested again.
         max_read_bytes: usize = 64 * 1024 * 1024, BYTES;
 

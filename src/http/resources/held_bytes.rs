@@ -4,7 +4,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The bytes of an answer that each connection may hold without a share of the budget. A list of short turns as JSON
 /// fits.
-pub(crate) const FREE_BYTES: usize = 128 * 1024;
+pub(crate) const FREE_BYTES: usize = 64 * 1024;
 
 /// The unit in which the budget counts.
 const UNIT_BYTES: usize = 1024;

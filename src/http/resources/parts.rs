@@ -6,8 +6,8 @@ use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::web::Bytes;
 
 /// The maximum number of bytes of an answer that a connection gets at once. The connection copies them, and holds the
-/// copy until the client has read them.
-const PART_BYTES: usize = 32 * 1024;
+/// copy until the client has read them. It takes parts until it holds 32 KiB, in memory that doubles as it grows.
+const PART_BYTES: usize = 8 * 1024;
 
 /// Returns a body of these bytes. `held` is dropped when the connection has got the last of them.
 pub(crate) fn in_parts<H: Unpin + 'static>(bytes: Bytes, held: H) -> BoxBody {

@@ -1,3 +1,5 @@
+use std::cell::Cell;
+
 use actix_web::http::Method;
 use actix_web::web::Bytes;
 use actix_web::{HttpResponse, HttpResponseBuilder};
@@ -30,7 +32,7 @@ pub(crate) trait Pieces: Sized + 'static {
     /// Returns the text after the last piece.
     fn end(&self) -> Vec<u8>;
 
-    /// Reads the next piece and writes it, whatever its size.
+    /// Reads the next piece and writes it with [`written_at_once`], whatever its size.
     async fn read(&mut self, text: &mut Vec<u8>) -> Result<(), ApiError>;
 
     /// Reads the beginning of the answer. If the answer has at most `whole_bytes` and the budget has room for them,
@@ -102,6 +104,27 @@ pub(crate) trait Pieces: Sized + 'static {
     }
 }
 
+/// The memory for the next text that this thread writes. A text of up to so many bytes leaves its memory here.
+const KEPT_BYTES: usize = 1024 * 1024;
+
+thread_local! {
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Appends what `write` writes, and takes no more memory than its length. A text that grows takes up to twice its
+/// length, is copied as it grows, and leaves memory in all the lengths that it had.
+pub(crate) fn written_at_once<T>(text: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let mut room = ROOM.take();
+    let written = write(&mut room);
+    text.reserve_exact(room.len());
+    text.extend_from_slice(&room);
+    if room.capacity() <= KEPT_BYTES {
+        room.clear();
+        ROOM.set(room);
+    }
+    written
+}
+
 /// The beginning of an answer, which is read before the head of the answer is sent.
 pub(crate) struct Beginning {
     pub(crate) text: Vec<u8>,
@@ -136,5 +159,30 @@ impl<P: Pieces> Rest<P> {
             }
         }
         Ok(Some((next_part(&mut self.piece), self)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_takes_no_more_memory_than_its_length_and_its_room_is_used_again() {
+        let mut text = b"begin".to_vec();
+        text.shrink_to_fit();
+        let mut room = None;
+        for piece in ["x".repeat(100_000), "y".repeat(50_000)] {
+            let before = text.clone();
+            let address = written_at_once(&mut text, |room| {
+                assert!(room.is_empty());
+                piece.bytes().for_each(|byte| room.push(byte));
+                room.as_ptr() as usize
+            });
+            assert!(text == [&before, piece.as_bytes()].concat());
+            assert_eq!(text.capacity(), text.len());
+            assert_eq!(*room.get_or_insert(address), address);
+        }
+        written_at_once(&mut text, |room| room.reserve(KEPT_BYTES + 1));
+        assert_eq!(ROOM.take().capacity(), 0, "very much memory is not kept");
     }
 }

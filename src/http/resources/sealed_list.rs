@@ -3,7 +3,7 @@ use actix_web::web::Data;
 use super::answer::write;
 use super::api::{Api, ask_sealed, ask_store};
 use super::held_bytes::ReadBudget;
-use super::pieces::Pieces;
+use super::pieces::{Pieces, written_at_once};
 use super::query::Query;
 use crate::actors::{BeginExport, ListErasedSums, ListSealed};
 use crate::http::error::ApiError;
@@ -109,6 +109,22 @@ impl SealedList {
         Ok(())
     }
 
+    /// Writes the turns up to a position. Returns whether the list has as many turns or bytes as it may have.
+    fn write_turns(&mut self, turns: &[PositionedTurn], last: Position, json: &mut Vec<u8>) -> Result<bool, ApiError> {
+        for sealed in turns.iter().take_while(|sealed| sealed.position.number <= last.number) {
+            let before = json.len();
+            self.write(sealed, json)?;
+            let place = &mut self.place;
+            place.after = Some(sealed.position);
+            place.left -= 1;
+            place.left_bytes = place.left_bytes.saturating_sub(json.len() - before);
+            if place.left == 0 || place.left_bytes == 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn write(&mut self, sealed: &PositionedTurn, json: &mut Vec<u8>) -> Result<(), ApiError> {
         if self.form == Form::Page && self.place.is_any_written {
             json.push(b',');
@@ -177,20 +193,10 @@ impl Pieces for SealedList {
         }
         self.place.left_out += page.left_out;
         let last = self.place.last.unwrap_or(page.latest);
-        for sealed in &page.turns {
-            if sealed.position.number > last.number {
-                break;
-            }
-            let before = json.len();
-            self.write(sealed, json)?;
-            let place = &mut self.place;
-            place.after = Some(sealed.position);
-            place.left -= 1;
-            place.left_bytes = place.left_bytes.saturating_sub(json.len() - before);
-            if place.left == 0 || place.left_bytes == 0 {
-                place.is_done = true;
-                return Ok(());
-            }
+        let is_done = written_at_once(json, |json| self.write_turns(&page.turns, last, json))?;
+        if is_done {
+            self.place.is_done = true;
+            return Ok(());
         }
         // Positions whose turns were left out are behind the last turn of the page.
         let next = if page.next.number < last.number { page.next } else { last };

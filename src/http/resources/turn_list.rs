@@ -3,7 +3,7 @@ use tracing::error;
 
 use super::api::{Api, ask_reader};
 use super::held_bytes::ReadBudget;
-use super::pieces::Pieces;
+use super::pieces::{Pieces, written_at_once};
 use crate::actors::{FindRevision, ListTurns};
 use crate::http::error::ApiError;
 use crate::report::{Cost, PriceBook};
@@ -170,22 +170,26 @@ impl Pieces for TurnList {
         let range = TurnRange::after(self.id.clone(), after, turns_at_once((self.last - after).min(left)));
         let turns = ask_reader(&self.api.handles.reads.list_turns, ListTurns(range)).await?;
         // The store skips damaged turns, so it may return turns beyond the last one of the list.
-        let mut wanted = turns.iter().take_while(|turn| turn.ordinal.get() <= self.last).peekable();
+        let last = self.last;
+        let mut wanted = turns.iter().take_while(|turn| turn.ordinal.get() <= last).peekable();
         if wanted.peek().is_none() {
             self.place.left = 0;
         }
-        for turn in wanted {
-            let before = json.len();
-            self.write(turn, json)?;
-            let place = &mut self.place;
-            place.after = turn.ordinal.get();
-            place.written += 1;
-            place.left -= 1;
-            place.left_bytes = place.left_bytes.saturating_sub(json.len() - before);
-            if place.left_bytes == 0 {
-                break;
+        written_at_once(json, |json| {
+            for turn in wanted {
+                let before = json.len();
+                self.write(turn, json)?;
+                let place = &mut self.place;
+                place.after = turn.ordinal.get();
+                place.written += 1;
+                place.left -= 1;
+                place.left_bytes = place.left_bytes.saturating_sub(json.len() - before);
+                if place.left_bytes == 0 {
+                    break;
+                }
             }
-        }
+            Ok::<_, ApiError>(())
+        })?;
         self.reads += 1;
         match self.whole {
             Some(whole) if self.is_done() && self.reads > 1 => self.ensure_same_life(&whole).await,

@@ -93,14 +93,18 @@ impl Engine for RedbEngine {
         {
             return Answer::Now(turns);
         }
-        Answer::later(self.long_turns(range))
+        Answer::later(self.long_read(move |engine| engine.turns(&range)))
     }
 
+    /// Like [`turns`](Self::turns): a page ends before a long turn, and a long turn is a page of its own.
     fn sealed_turns(&self, after: Option<Position>, limit: usize) -> Answer<Result<SealedPage, ListSealedError>> {
-        if self.is_short_page(after, limit) {
-            return Answer::Now(self.short_sealed_turns(after, limit));
+        if !self.is_short_page(after, limit) {
+            return Answer::later(self.long_read(move |engine| engine.sealed_turns(after, limit)));
         }
-        self.later(move |engine| engine.sealed_turns(after, limit))
+        match self.short_sealed_turns(after, limit).transpose() {
+            Some(page) => Answer::Now(page),
+            None => Answer::later(self.long_read(move |engine| engine.sealed_turns(after, 1))),
+        }
     }
 
     fn begin_export(&self) -> Answer<Result<ExportHold, Fault>> {
@@ -280,11 +284,16 @@ mod tests {
         assert!(is_now(&engine.turns(TurnRange::after(id(), 2, 9))));
         drop(permits);
         assert_eq!(long.await.unwrap().len(), 1);
-        // A page of the order ends with the long turn.
-        for (limit, now, turns) in [(9, true, 2), (1000, true, 2)] {
-            let answer = engine.sealed_turns(None, limit);
-            assert_eq!((is_now(&answer), answer.get().await.unwrap().turns.len()), (now, turns), "at most {limit}");
+        // So it is with a page of the order.
+        let mut after = None;
+        for now in [true, false, true] {
+            let answer = engine.sealed_turns(after, 9);
+            assert_eq!(is_now(&answer), now, "after {after:?}");
+            let page = answer.get().await.unwrap();
+            assert_eq!(page.turns.len(), 1, "after {after:?}");
+            after = Some(page.next);
         }
+        assert!(engine.sealed_turns(after, 9).get().await.unwrap().turns.is_empty());
         engine.close().get().await;
     }
 }

@@ -73,7 +73,7 @@ pub(crate) struct RedbEngine {
     report_reader: ReadThreads,
     /// The thread for short lists of conversations. They do not wait behind long turns.
     list_reader: ReadThreads,
-    /// Permits to read a long turn. See [`RedbEngine::long_turns`].
+    /// Permits to read a long turn. See [`RedbEngine::long_read`].
     long_reads: Arc<Semaphore>,
 }
 
@@ -414,21 +414,21 @@ impl RedbEngine {
     }
 
     /// Like [`sealed_turns`](Self::sealed_turns), for a thread on which other work waits: the page ends with fewer
-    /// steps.
+    /// steps, and before a long turn. Returns `None` if the first turn is long.
     pub(crate) fn short_sealed_turns(
         &self,
         after: Option<Position>,
         limit: usize,
-    ) -> Result<SealedPage, ListSealedError> {
+    ) -> Result<Option<SealedPage>, ListSealedError> {
         self.sealed_turns_by(after, limit, OrderQuery::read_short)
     }
 
-    fn sealed_turns_by(
+    fn sealed_turns_by<T>(
         &self,
         after: Option<Position>,
         limit: usize,
-        read: impl FnOnce(OrderQuery, Lineage, Option<&ReadTables>, &mut LeftOut) -> Result<SealedPage, Failure>,
-    ) -> Result<SealedPage, ListSealedError> {
+        read: impl FnOnce(OrderQuery, Lineage, Option<&ReadTables>, &mut LeftOut) -> Result<T, Failure>,
+    ) -> Result<T, ListSealedError> {
         let page = self.read(
             |files| {
                 let lineage = files.lineage();
@@ -561,12 +561,17 @@ impl RedbEngine {
     /// Reads turns on a thread for such reads. Few turns are read at a time, and the next one is read only after the
     /// caller has polled the future of an earlier one to its end. So few long turns are in memory, however many callers
     /// want one, and a caller's thread that is slow to use them gets no more of them.
-    pub(crate) fn long_turns(&self, range: TurnRange) -> impl Future<Output = Result<Vec<StoredTurn>, Fault>> + use<> {
+    pub(crate) fn long_read<T, E, R>(&self, read: R) -> impl Future<Output = Result<T, E>> + use<T, E, R>
+    where
+        T: Send + 'static,
+        E: From<Fault> + Send + 'static,
+        R: FnOnce(&Self) -> Result<T, E> + Send + 'static,
+    {
         let engine = self.clone();
         async move {
             // The semaphore is never closed.
             let _permit = engine.long_reads.acquire().await;
-            engine.read_elsewhere(move |engine| engine.turns(&range)).await
+            engine.read_elsewhere(read).await
         }
     }
 

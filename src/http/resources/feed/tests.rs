@@ -701,7 +701,7 @@ async fn a_turn_longer_than_a_part_comes_whole_also_if_the_budget_for_answers_is
     let settings = HttpSettings { max_read_bytes: 300 * 1024, ..HttpSettings::default() };
     let worker = Worker::with(settings, RingLimits::default());
     let (mut live, mut open) = (worker.begin("").await, worker.begin("conversation=c").await);
-    // A turn of 3000 steps has more than 128 KiB.
+    // A turn of 3000 steps has more than 64 KiB.
     let mut script = TurnScript::new("c", "long");
     for step in 0..3000 {
         script = script.usage(step, 10, 1);

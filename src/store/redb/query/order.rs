@@ -2,7 +2,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::LeftOut;
+use super::{LIST_BYTES, LeftOut};
 use crate::store::contract::{Life, PositionedTurn, SealedPage};
 use crate::store::position::{Lineage, Position};
 use crate::store::redb::memtable::{Memtable, OrderedTurn, Place};
@@ -23,6 +23,15 @@ const PAGE_STEPS: usize = 8192;
 /// Like [`PAGE_STEPS`], for a page that is read on a thread on which other work waits. Decoding so many steps takes a
 /// fraction of a millisecond.
 const SHORT_PAGE_STEPS: usize = 1024;
+
+/// When a page ends.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// The page ends with the turn that reaches this number of steps.
+    steps: usize,
+    /// The page ends before a turn whose record is longer.
+    record_bytes: usize,
+}
 
 /// A page of the order of all turns: the number of its positions that are in the tables, and its turns whose positions
 /// are in the memtable.
@@ -84,52 +93,65 @@ impl OrderQuery {
         tables: Option<&ReadTables>,
         left_out: &mut LeftOut,
     ) -> Result<SealedPage, Failure> {
-        self.read_steps(PAGE_STEPS, lineage, tables, left_out)
+        let limits = Limits { steps: PAGE_STEPS, record_bytes: usize::MAX };
+        let begin = Position { lineage, number: self.after };
+        let empty = SealedPage { turns: Vec::new(), next: begin, latest: begin, left_out: 0 };
+        Ok(self.read_within(limits, lineage, tables, left_out)?.unwrap_or(empty))
     }
 
-    /// Like [`read`](Self::read), for a thread on which other work waits: the page ends with fewer steps.
+    /// Like [`read`](Self::read), for a thread on which other work waits: the page ends with fewer steps, and before a
+    /// turn whose record is longer than a list of short turns. Returns `None` if such a turn comes first.
     pub(crate) fn read_short(
         self,
         lineage: Lineage,
         tables: Option<&ReadTables>,
         left_out: &mut LeftOut,
-    ) -> Result<SealedPage, Failure> {
-        self.read_steps(SHORT_PAGE_STEPS, lineage, tables, left_out)
+    ) -> Result<Option<SealedPage>, Failure> {
+        let limits = Limits { steps: SHORT_PAGE_STEPS, record_bytes: LIST_BYTES };
+        self.read_within(limits, lineage, tables, left_out)
     }
 
-    fn read_steps(
+    fn read_within(
         self,
-        most_steps: usize,
+        limits: Limits,
         lineage: Lineage,
         tables: Option<&ReadTables>,
         left_out: &mut LeftOut,
-    ) -> Result<SealedPage, Failure> {
+    ) -> Result<Option<SealedPage>, Failure> {
         let at = |number| Position { lineage, number };
         let mut page = SealedPage { turns: Vec::new(), next: at(self.after), latest: at(self.latest), left_out: 0 };
+        let before = |long: Position, page: SealedPage| {
+            let next = at(long.number - 1);
+            (next.number > self.after).then_some(SealedPage { next, ..page })
+        };
         let mut steps = 0;
         let mut is_full = |turn: &StoredTurn| {
             steps += turn.metrics.steps.len();
-            steps >= most_steps
+            steps >= limits.steps
         };
         if let (Some(tables), 1..) = (tables, self.in_tables) {
             let last = self.after + self.in_tables;
             let mut ids = HashMap::new();
-            let mut is_cut = false;
+            let (mut is_cut, mut long) = (false, None);
             visit_from::<Positions>(tables.positions()?, &(self.after + 1), |position, value| {
                 if value.is_ok() && *position > last {
                     return Ok(ControlFlow::Break(()));
                 }
                 let position = at(*position);
-                match read(tables, value, position, &self.erased, &mut ids) {
-                    Ok(Some(turn)) => {
-                        is_cut = is_full(&turn.turn);
-                        page.turns.push(turn);
+                match read(tables, value, &self.erased, &mut ids, limits.record_bytes) {
+                    Ok(Some((_, Found::Long))) => {
+                        long = Some(position);
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    Ok(Some((conversation_id, Found::Turn(turn)))) => {
+                        is_cut = is_full(&turn);
+                        page.turns.push(PositionedTurn { position, conversation_id, turn: *turn });
                         if is_cut {
                             page.next = position;
                             return Ok(ControlFlow::Break(()));
                         }
                     }
-                    Ok(None) => {}
+                    Ok(Some((_, Found::Gone)) | None) => {}
                     Err(Failure::Record(damaged)) => {
                         page.left_out += 1;
                         left_out.add(&damaged, || format!("position {}", position.number));
@@ -138,8 +160,11 @@ impl OrderQuery {
                 }
                 Ok(ControlFlow::Continue(()))
             })?;
+            if let Some(long) = long {
+                return Ok(before(long, page));
+            }
             if is_cut {
-                return Ok(page);
+                return Ok(Some(page));
             }
             // Even if the last rows of the page are missing, the next page must begin after them.
             page.next = at(last);
@@ -148,17 +173,21 @@ impl OrderQuery {
             let Recent { position, conversation_id, life, ordinal, record } = recent;
             let position = at(position);
             let turn = match record {
-                Some(record) => record::decode_sealed(ordinal, &record).map(Some).map_err(Failure::from),
-                None => turn_in_tables(tables, &conversation_id, life, ordinal),
+                Some(record) if record.len() > limits.record_bytes => Ok(Found::Long),
+                Some(record) => record::decode_sealed(ordinal, &record).map(Found::turn).map_err(Failure::from),
+                None => turn_in_tables(tables, &conversation_id, life, ordinal, limits.record_bytes),
             };
+            if matches!(turn, Ok(Found::Long)) {
+                return Ok(before(position, page));
+            }
             page.next = position;
             match turn {
-                Ok(None) => {}
-                Ok(Some(turn)) => {
+                Ok(Found::Gone | Found::Long) => {}
+                Ok(Found::Turn(turn)) => {
                     let is_full = is_full(&turn);
-                    page.turns.push(PositionedTurn { position, conversation_id, turn });
+                    page.turns.push(PositionedTurn { position, conversation_id, turn: *turn });
                     if is_full {
-                        return Ok(page);
+                        return Ok(Some(page));
                     }
                 }
                 Err(Failure::Record(damaged)) => {
@@ -169,53 +198,69 @@ impl OrderQuery {
             }
         }
         page.next = if self.is_last { page.latest } else { at(self.last) };
-        Ok(page)
+        Ok(Some(page))
     }
 }
 
-/// Returns a turn from the tables, as its piece is no longer in the memtable. `None` if the turn was erased or
-/// dropped.
+/// A turn that was looked for.
+enum Found {
+    Turn(Box<StoredTurn>),
+    /// The turn was erased or dropped.
+    Gone,
+    /// The record of the turn is longer than wanted.
+    Long,
+}
+
+impl Found {
+    fn turn(turn: StoredTurn) -> Self {
+        Self::Turn(Box::new(turn))
+    }
+}
+
+/// Looks for a turn in the tables, as its piece is no longer in the memtable.
 fn turn_in_tables(
     tables: Option<&ReadTables>,
     id: &ConversationId,
     life: Life,
     ordinal: Ordinal,
-) -> Result<Option<StoredTurn>, Failure> {
+    record_bytes: usize,
+) -> Result<Found, Failure> {
     let missing = || Failure::from(DamagedRecord::new(Keys::WHAT, RecordFlaw::Missing));
     let tables = tables.ok_or_else(missing)?;
     if tables.has_erasure(life)? {
-        return Ok(None);
+        return Ok(Found::Gone);
     }
     let key = tables.search_key_of(id)?.ok_or_else(missing)?;
-    turn_of(tables, key, ordinal)
+    turn_of(tables, key, ordinal, record_bytes)
 }
 
-/// Returns a turn of the conversation with this key. `None` if it was dropped.
-fn turn_of(tables: &ReadTables, key: u64, ordinal: Ordinal) -> Result<Option<StoredTurn>, Failure> {
-    match tables.turn(key, ordinal) {
+/// Looks for a turn of the conversation with this key.
+fn turn_of(tables: &ReadTables, key: u64, ordinal: Ordinal, record_bytes: usize) -> Result<Found, Failure> {
+    match tables.turn_within(key, ordinal, record_bytes) {
+        Ok(turn) => Ok(turn.map_or(Found::Long, Found::turn)),
         Err(Failure::Record(_)) if tables.dropped(key)?.is_some_and(|dropped| ordinal.get() <= dropped.last()) => {
-            Ok(None)
+            Ok(Found::Gone)
         }
-        turn => turn.map(Some),
+        Err(failure) => Err(failure),
     }
 }
 
-/// Returns the turn of a row of the order. `None` if the turn was erased or dropped.
+/// Looks for the turn of a row of the order, and returns its conversation too. `None` if the row is of no turn, or its
+/// conversation was erased.
 fn read(
     tables: &ReadTables,
     record: Result<&[u8], DamagedRecord>,
-    position: Position,
     erased: &HashSet<Life>,
     ids: &mut HashMap<u64, Option<ConversationId>>,
-) -> Result<Option<PositionedTurn>, Failure> {
+    record_bytes: usize,
+) -> Result<Option<(ConversationId, Found)>, Failure> {
     let AtPosition::Sealed { key, ordinal } = AtPosition::decode(record?)? else { return Ok(None) };
     let conversation_id = match ids.get(&key) {
         Some(id) => id.clone(),
         None => ids.entry(key).or_insert(id_of(tables, key, erased)?).clone(),
     };
     let Some(conversation_id) = conversation_id else { return Ok(None) };
-    let turn = turn_of(tables, key, ordinal)?;
-    Ok(turn.map(|turn| PositionedTurn { position, conversation_id, turn }))
+    Ok(Some((conversation_id, turn_of(tables, key, ordinal, record_bytes)?)))
 }
 
 /// Returns the id of the conversation with this key. `None` if it was erased, in the tables or as one of these lives.

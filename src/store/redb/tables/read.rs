@@ -237,11 +237,23 @@ impl ReadTables {
         read_conversation(self.conversations.of(&self.txn)?, key)
     }
 
-    /// Returns a sealed turn.
-    pub(crate) fn turn(&self, key: u64, ordinal: Ordinal) -> Result<StoredTurn, Failure> {
+    /// Returns a sealed turn. `None` if its record is longer than this.
+    pub(crate) fn turn_within(
+        &self,
+        key: u64,
+        ordinal: Ordinal,
+        record_bytes: usize,
+    ) -> Result<Option<StoredTurn>, Failure> {
         let place = (key, ordinal.get());
         let record = self.turns()?.get(place)?.ok_or_else(|| DamagedRecord::new("sealed turn", RecordFlaw::Missing))?;
-        Ok(record::decode_sealed(ordinal, record.value().verify(&place)?)?)
+        let record = record.value().verify(&place)?;
+        Ok(if record.len() > record_bytes { None } else { Some(record::decode_sealed(ordinal, record)?) })
+    }
+
+    /// Returns a sealed turn.
+    #[cfg(test)]
+    pub(crate) fn turn(&self, key: u64, ordinal: Ordinal) -> Result<StoredTurn, Failure> {
+        Ok(self.turn_within(key, ordinal, usize::MAX)?.expect("any record is short enough"))
     }
 
     /// Adds the next rows of the index to the filter.
