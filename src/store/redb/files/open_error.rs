@@ -7,7 +7,7 @@ use super::misfit::Misfit;
 use super::replay::RowFlaw;
 use crate::link;
 use crate::store::fault::{Fault, FaultKind};
-use crate::store::redb::tables::failure::Failure;
+use crate::store::redb::tables::failure::{Failure, is_damage};
 use crate::store::redb::tables::meta::FORMAT;
 
 /// Why a store could not be opened.
@@ -191,6 +191,7 @@ pub(crate) fn explain(path: &Path, error: DatabaseError) -> OpenError {
             OpenError::NotOurs { path: path.to_owned() }
         }
         DatabaseError::Storage(StorageError::Corrupted(said)) => damaged(path, of_corruption(said)),
+        DatabaseError::Storage(error) if is_damage(&error) => damaged(path, Failure::Storage(error)),
         other => failed(path, Failure::Database(other)),
     }
 }

@@ -1,3 +1,5 @@
+use std::io;
+
 use redb::{StorageError, TableError};
 
 use super::record::damaged::DamagedRecord;
@@ -41,12 +43,12 @@ impl Failure {
             self.storage(),
             Some(StorageError::DatabaseClosed | StorageError::LockPoisoned(_) | StorageError::Backend(_))
         );
-        passing || self.is_of_the_disk()
+        passing || self.is_of_the_disk() && !self.is_damage()
     }
 
     /// Returns whether a page of the file is damaged.
     pub(crate) fn is_damage(&self) -> bool {
-        matches!(self.storage(), Some(StorageError::Corrupted(_)))
+        self.storage().is_some_and(is_damage)
     }
 
     fn storage(&self) -> Option<&StorageError> {
@@ -76,11 +78,20 @@ impl From<Failure> for Fault {
     }
 }
 
+/// Returns whether the error comes from damage. An address beyond the end of the file is in a damaged page.
+pub(crate) fn is_damage(error: &StorageError) -> bool {
+    match error {
+        StorageError::Corrupted(_) => true,
+        StorageError::Io(error) => error.kind() == io::ErrorKind::UnexpectedEof,
+        _ => false,
+    }
+}
+
 fn of_storage(error: &StorageError) -> Fault {
     let (kind, what) = match error {
+        error if is_damage(error) => (FaultKind::Damaged, "the database is damaged"),
         StorageError::Io(error) => return Fault::new(FaultKind::Disk, "the disk failed").of_io(error),
         StorageError::PreviousIo => (FaultKind::Disk, "the disk failed earlier"),
-        StorageError::Corrupted(_) => (FaultKind::Damaged, "the database is damaged"),
         StorageError::ValueTooLarge(_) => (FaultKind::Database, "a value is too large for the database"),
         StorageError::DatabaseClosed => (FaultKind::Database, "the database was closed meanwhile"),
         StorageError::LockPoisoned(_) => (FaultKind::Panicked, "the database's code panicked"),
@@ -91,8 +102,6 @@ fn of_storage(error: &StorageError) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
     use crate::store::redb::tables::record::damaged::RecordFlaw;
 
@@ -107,6 +116,11 @@ mod tests {
                 storage(StorageError::Io(io::Error::from_raw_os_error(30))),
                 FaultKind::Disk,
                 "the disk failed: Read-only file system (os error 30)",
+            ),
+            (
+                storage(StorageError::Io(io::Error::new(io::ErrorKind::UnexpectedEof, secret()))),
+                FaultKind::Damaged,
+                "the database is damaged",
             ),
             (storage(StorageError::PreviousIo), FaultKind::Disk, "the disk failed earlier"),
             (storage(StorageError::Corrupted(secret())), FaultKind::Damaged, "the database is damaged"),

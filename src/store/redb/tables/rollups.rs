@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, WriteTransaction};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, Table, Value, WriteTransaction};
 use siphasher::sip::SipHasher13;
 
 use super::failure::Failure;
@@ -235,10 +235,11 @@ impl<'txn> WriteRollups<'txn> {
     }
 
     /// Makes the sums of erased turns agree: removes sums whose label is unknown, and computes those of the longer levels
-    /// anew from those of the quarters.
-    pub(crate) fn mend_erased(&mut self) -> Result<(), Failure> {
-        mend(&mut self.erased_rollups, &self.labels, Rollup::add)?;
-        mend(&mut self.erased_costs, &self.labels, Cost::add)
+    /// anew from those of the quarters. Sums of a quarter that are no sums of this table are removed and returned.
+    pub(crate) fn mend_erased(&mut self) -> Result<Vec<LostSums>, Failure> {
+        let mut lost = mend(&mut self.erased_rollups, &self.labels, Rollup::add)?;
+        lost.extend(mend(&mut self.erased_costs, &self.labels, Cost::add)?);
+        Ok(lost)
     }
 
     /// Returns the key of a label. A label without a row gets one.
@@ -324,21 +325,33 @@ fn add_to<T: Rows, V: serde::Serialize + serde::de::DeserializeOwned>(
     Ok(growth(key_bytes + record.len(), before_bytes))
 }
 
+/// A row of sums that could not be read.
+pub(crate) struct LostSums {
+    /// The name of its table.
+    pub(crate) table: &'static str,
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+}
+
 /// Removes the rows of a table of sums that have no label, and computes those of the longer levels anew from those of the
-/// quarters.
+/// quarters. Returns the rows of quarters that could not be read.
 fn mend<T: for<'a> Rows<Key = RollupKey>, V: serde::Serialize + serde::de::DeserializeOwned + Default>(
     table: &mut Table<'_, RollupKey, Row<T>>,
     labels: &Table<'_, u64, Row<Labels>>,
     add: impl Fn(&mut V, &V),
-) -> Result<(), Failure> {
-    let mut sums: BTreeMap<RollupKey, V> = BTreeMap::new();
+) -> Result<Vec<LostSums>, Failure> {
+    let (mut sums, mut lost): (BTreeMap<RollupKey, V>, _) = (BTreeMap::new(), Vec::new());
     for row in table.iter()? {
         let (key, value) = row?;
         let key = key.value();
         if key.0 != code_of(Level::Quarter) || labels.get(key.2)?.is_none() {
             continue;
         }
-        let sum = decode::<T, V>(&key, value.value())?;
+        let Ok(sum) = decode::<T, V>(&key, value.value()) else {
+            let (key, value) = (RollupKey::as_bytes(&key), value.value().unverified().to_vec());
+            lost.push(LostSums { table: T::NAME, key, value });
+            continue;
+        };
         for level in Level::ALL {
             let start = level.start_of(Quarter::new(key.1)).get();
             add(sums.entry((code_of(level), start, key.2)).or_default(), &sum);
@@ -349,7 +362,7 @@ fn mend<T: for<'a> Rows<Key = RollupKey>, V: serde::Serialize + serde::de::Deser
         let mut record = encode_plain(T::WHAT, &sum)?;
         table.insert(key, row::seal(&key, &mut record))?;
     }
-    Ok(())
+    Ok(lost)
 }
 
 /// Subtracts a value from the value of a row, which stays even if nothing is left. Returns the number of bytes by which

@@ -18,7 +18,7 @@ use crate::store::redb::tables::record::dropped::Dropped;
 use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self};
-use crate::store::redb::tables::rollups::{WriteRollups, decode};
+use crate::store::redb::tables::rollups::{LostSums, WriteRollups, decode};
 use crate::store::redb::tables::row::{self, Row, Rows};
 use crate::store::redb::tables::schema::{
     ACTIVITY, CONVERSATION_SUMS, CONVERSATIONS, COSTS, Conversations, DROPPED, DroppedTurns, ERASED, ERASURES,
@@ -58,7 +58,9 @@ pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
     positions(txn)?;
     activity(txn)?;
     sums(txn)?;
-    WriteRollups::open(txn)?.mend_erased()?;
+    for LostSums { table, key, value } in WriteRollups::open(txn)?.mend_erased()? {
+        txn.open_table(LOST_UNKNOWN)?.insert((number, table, &*key), &*value)?;
+    }
     imported(txn)?;
     txn.delete_table(FINDINGS)?;
     let last = ids.keys().next_back().copied().unwrap_or_default().max(last_erased);
@@ -176,7 +178,10 @@ fn activity(txn: &WriteTransaction) -> Result<(), Failure> {
 fn erased(txn: &WriteTransaction, ids: &BTreeMap<u64, ConversationId>) -> Result<u64, Failure> {
     let (mut erased, mut erasures) = (txn.open_table(ERASED)?, txn.open_table(ERASURES)?);
     // A conversation that is there is kept, whatever a note says of its key.
-    erased.retain(|key, _| !ids.contains_key(&key))?;
+    let is_note = |key, value: Result<&[u8], DamagedRecord>| {
+        value.is_ok_and(|bytes| bytes.len() == size_of::<u64>()) && !ids.contains_key(&key)
+    };
+    erased.retain(|key, value| is_note(key, value.verify(&key)))?;
     let mut erasing = BTreeSet::new();
     erasures.retain(|life, value| {
         let erasure = value.verify(&life).and_then(|bytes| Erasure::decode(Life(life), bytes));
