@@ -156,7 +156,8 @@ fn summary(life: &Life, open: &OpenTurns, view: &View) -> Markup {
         @if let Some((first, latest)) = life.first_at.zip(life.latest.as_ref()) {
             p class="note after" {
                 "First turn " (figure::moment(first.get(), &view.zone)) ", latest turn "
-                (figure::moment(report_time(latest).get(), &view.zone)) "."
+                (figure::moment(report_time(latest).get(), &view.zone)) ". All times of this page are in the zone "
+                (view.zone.name()) "."
             }
         }
     }
@@ -197,6 +198,7 @@ fn charts(turns: &[StoredTurn], api: &str) -> Markup {
         .enumerate()
         .map(|(nth, name)| Series {
             name: (*name).to_owned(),
+            fill: nth,
             values: tokens.iter().map(|parts| Some(float(parts[nth]))).collect(),
         })
         .collect();
@@ -205,12 +207,15 @@ fn charts(turns: &[StoredTurn], api: &str) -> Markup {
     let sizes: Vec<_> = turns.iter().map(|turn| turn.metrics.context_size.map(TokenCount::get)).collect();
     let context = [Series {
         name: "context".to_owned(),
+        fill: 0,
         values: sizes.iter().map(|size| size.map(|size| float(size.into()))).collect(),
     }];
     let of_context =
         Chart { id: "context", title: "Context after each turn", unit: Unit::Tokens, slots: &slots, series: &context };
+    let ends = turns.first().zip(turns.last()).map(|(first, last)| (first.ordinal.get(), last.ordinal.get()));
+    let which = ends.map(|(first, last)| format!("Of the turns {first} to {last}, which are on this page."));
     html! {
-        (panel("tokens", of_tokens.title, "Of the turns on this page, by ordinal.", Some(api), &chart(&of_tokens, ChartKind::Bars, "Turn",
+        (panel("tokens", of_tokens.title, which.as_deref().unwrap_or_default(), Some(api), &chart(&of_tokens, ChartKind::Bars, "Turn",
             |nth, place| figure::tokens(tokens[place][nth]), None)))
         (panel("context", of_context.title, "Tokens of the context window that are in use.", Some(api), &chart(&of_context, ChartKind::Bars, "Turn",
             |_, place| figure::optional_tokens(sizes[place]), None)))

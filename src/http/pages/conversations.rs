@@ -73,7 +73,7 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
         }
         @if !is_first || next.is_some() { (pages) }
     };
-    let note = "The time chooses by the latest turn of a conversation. The figures are those of its whole life.";
+    let note = "A conversation is listed if its latest turn is in the chosen time. Its figures count all its turns, earlier ones too.";
     let address = format!("{root}{}", with_query("conversations", &api_query));
     let body = html! {
         h1 { "Conversations" }

@@ -8,7 +8,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use maud::{Markup, html};
 
 use super::answer::answer;
-use super::charts::chart::{Chart, FILLS, Series, Slot};
+use super::charts::chart::{Chart, FILLS, Series, Slot, fills_of};
 use super::charts::meter::meter;
 use super::charts::scale::Unit;
 use super::figure::{self, NO_MODEL};
@@ -32,8 +32,8 @@ use crate::turn::{Label, Millis};
 
 const PARAMETERS: &[&str] = &["range", "first", "last", "tz"];
 
-/// The number of models with a colour of their own. All others are shown as one.
-const SHOWN_MODELS: usize = FILLS - 1;
+/// The number of models with a fill of their own. All others are shown as one, with another fill.
+const SHOWN_MODELS: usize = FILLS - 2;
 
 /// The number of turns in the list of the latest ones.
 const LATEST_TURNS: usize = 12;
@@ -246,22 +246,26 @@ fn charts(sums: &Sums, view: &View, is_by_model: bool, api: &str) -> Markup {
         panel(id, title, note, Some(api), &chart(&drawn, kind, period, cell, total))
     };
     let one = |name: &str, value: &dyn Fn(usize) -> Option<f64>| {
-        [Series { name: name.to_owned(), values: (0..sums.slots.len()).map(value).collect() }]
+        [Series { name: name.to_owned(), fill: 0, values: (0..sums.slots.len()).map(value).collect() }]
     };
     let is_used = |place: usize| sums.by_slot[place] != BreakdownRow::default();
     let dollars = |cost: &CostFigures| cost.usd.map(|usd| float(usd.get()) / 1e12);
     let costs_by_slot = one("cost", &|place| if is_used(place) { dollars(&costs[place]) } else { Some(0.0) });
+    let names: Vec<_> = sums.by_model.iter().map(|model| model.name.as_str()).collect();
     let tokens: Vec<_> = sums
         .by_model
         .iter()
-        .map(|model| Series {
+        .zip(fills_of(&names))
+        .map(|(model, fill)| Series {
             name: model.name.clone(),
+            fill,
             values: model.tokens.iter().map(|tokens| Some(float(*tokens))).collect(),
         })
         .collect();
     let percentiles = |of: &dyn Fn(&Figures) -> Option<Percentiles>| {
         let series = |name: &str, pick: fn(Percentiles) -> f64| Series {
             name: name.to_owned(),
+            fill: 0,
             values: figures.iter().map(|figures| of(figures).map(pick)).collect(),
         };
         [series("p50", |of| of.p50), series("p90", |of| of.p90), series("p99", |of| of.p99)]
@@ -434,9 +438,9 @@ mod tests {
         let (sums, pauses) = counting_pauses(Sums::of(&answered, Bucket::Day, true)).await;
         assert_eq!(pauses, 2 * (3000 / ROWS_AT_ONCE), "the rows are read twice");
         let shown: Vec<_> = sums.by_model.iter().map(|model| (&*model.name, model.tokens.clone())).collect();
-        let names: Vec<_> = (294..=300).rev().map(|tokens| format!("m{tokens}")).collect();
+        let names: Vec<_> = (295..=300).rev().map(|tokens| format!("m{tokens}")).collect();
         let mut expected: Vec<_> = names.iter().zip(0..).map(|(name, nth)| (&**name, vec![300 - nth; 10])).collect();
-        expected.push(("293 other models", vec![(1..=293).sum::<i128>(); 10]));
+        expected.push(("294 other models", vec![(1..=294).sum::<i128>(); 10]));
         assert_eq!(shown, expected);
         assert_eq!(sums.total.rollup.tokens(), 10 * (1..=300).sum::<i128>());
     }

@@ -47,7 +47,7 @@ impl Chart<'_> {
         let parts: Vec<_> = parts.filter(|(_, top, bottom)| top < bottom).collect();
         html! {
             @for (nth, top, bottom) in parts {
-                rect x=(Percent(x)) width=(Percent(width)) y=(Pixels(top)) height=(Pixels(bottom - top)) fill=(fill(nth)) {}
+                rect x=(Percent(x)) width=(Percent(width)) y=(Pixels(top)) height=(Pixels(bottom - top)) fill=(fill(self.series[nth].fill)) {}
             }
             @if below > 0.0 && self.slots.len() <= MAX_VALUES {
                 text class="value" x=(Percent(x + width / 2.0)) y=(Pixels(down(scale.share(below)) - 5.0)) {
@@ -73,8 +73,9 @@ mod tests {
 
     #[test]
     fn the_series_stand_on_each_other_and_reach_to_their_sum() {
-        let (slots, series) =
+        let (slots, mut series) =
             (slots(2), [series("a", &[30.0, 10.0]), series("b", &[10.0, 0.0]), series("c", &[20.0, 30.0])]);
+        series[1].fill = 1;
         let chart = Chart { id: "x", title: "T", unit: Unit::Tokens, slots: &slots, series: &series };
         let svg = chart.bars().into_string();
         assert!(svg.contains(">60</text>") && svg.contains(">40</text>"), "the sums stand above the bars: {svg}");

@@ -26,6 +26,8 @@ pub(crate) struct Slot {
 #[derive(Debug, Clone)]
 pub(crate) struct Series {
     pub(crate) name: String,
+    /// The number of its fill.
+    pub(crate) fill: usize,
     pub(crate) values: Vec<Option<f64>>,
 }
 
@@ -141,7 +143,7 @@ impl Chart<'_> {
                     li {
                         svg class="swatch" width="18" height="12" aria-hidden="true" {
                             @match kind {
-                                LegendKind::Fills => { rect width="18" height="12" fill=(fill(nth)) {} }
+                                LegendKind::Fills => { rect width="18" height="12" fill=(fill(series.fill)) {} }
                                 LegendKind::Lines => { line class=(line_class(nth)) x1="0" x2="18" y1="6" y2="6" {} }
                             }
                         }
@@ -163,6 +165,31 @@ pub(crate) enum LegendKind {
 /// Returns the fill of a series. The patterns are in the page, see [`patterns`].
 pub(crate) fn fill(nth: usize) -> String {
     format!("url(#fill-{})", nth % FILLS)
+}
+
+/// Returns the number of a fill for each name. A name has the same fill in all charts, unless another name of the chart
+/// has that fill already. Fill 0 is left to charts of a single series.
+pub(crate) fn fills_of(names: &[&str]) -> Vec<usize> {
+    // With this factor, the models of the demo want different fills.
+    let wanted = |name: &str| {
+        let hash = name.bytes().fold(0_u32, |hash, byte| hash.wrapping_mul(65).wrapping_add(byte.into()));
+        hash as usize % (FILLS - 1)
+    };
+    let mut by_name: Vec<usize> = (0..names.len()).collect();
+    by_name.sort_by_key(|nth| names[*nth]);
+    let (mut fills, mut taken) = (vec![0; names.len()], [false; FILLS - 1]);
+    for nth in by_name {
+        if taken.iter().all(|is_taken| *is_taken) {
+            taken = [false; FILLS - 1];
+        }
+        let mut fill = wanted(names[nth]);
+        while taken[fill] {
+            fill = (fill + 1) % taken.len();
+        }
+        taken[fill] = true;
+        fills[nth] = fill + 1;
+    }
+    fills
 }
 
 /// Returns the class of the line of a series.
@@ -226,6 +253,22 @@ mod tests {
         assert!(svg.contains("Stacked bars from slot 1 to slot 31, of a. The largest is 3 tokens (slot 1)."), "{svg}");
         assert_eq!(svg.matches(r#"class="label""#).count(), 6);
         assert_eq!(svg.matches("<title>slot ").count(), 31, "one tooltip a slot");
+    }
+
+    #[test]
+    fn a_name_has_its_fill_whatever_the_order_and_the_other_names_unless_they_want_the_same() {
+        let names = ["claude-sonnet-4-5", "gpt-5", "gemini-2.5-pro", "claude-haiku-4-5", "house-model-8b"];
+        let fills = fills_of(&names);
+        let mut turned = names;
+        turned.reverse();
+        assert!(fills_of(&turned).into_iter().rev().eq(fills.iter().copied()));
+        assert_eq!(fills_of(&[names[1], names[0]]), [fills[1], fills[0]]);
+        // As many names as there are fills have one each, although some of them want the same.
+        let many: Vec<_> = (1..FILLS).map(|nth| "m".repeat(nth)).collect();
+        let mut fills = fills_of(&many.iter().map(String::as_str).collect::<Vec<_>>());
+        fills.sort_unstable();
+        assert!(fills.into_iter().eq(1..FILLS));
+        assert_eq!(fills_of(&["m"; 99]).len(), 99);
     }
 
     #[test]

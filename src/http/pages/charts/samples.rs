@@ -8,7 +8,7 @@ pub(crate) fn slots(count: usize) -> Vec<Slot> {
 }
 
 pub(crate) fn series(name: &str, values: &[f64]) -> Series {
-    Series { name: name.to_owned(), values: values.iter().map(|value| Some(*value)).collect() }
+    Series { name: name.to_owned(), fill: 0, values: values.iter().map(|value| Some(*value)).collect() }
 }
 
 /// Returns the values of an attribute, in the order of the text.
