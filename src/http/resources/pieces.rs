@@ -32,7 +32,7 @@ pub(crate) trait Pieces: Sized + 'static {
     /// Returns the text after the last piece.
     fn end(&self) -> Vec<u8>;
 
-    /// Reads the next piece and writes it with [`written_at_once`], whatever its size.
+    /// Reads the next piece and writes it, whatever its size. Its turns are written with [`written_at_once`].
     async fn read(&mut self, text: &mut Vec<u8>) -> Result<(), ApiError>;
 
     /// Reads the beginning of the answer. If the answer has at most `whole_bytes` and the budget has room for them,
