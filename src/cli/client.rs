@@ -108,11 +108,12 @@ pub(super) struct HttpImport {
     /// How many lines with sums of erased turns changed something.
     #[serde(default, rename = "erasedSums")]
     pub(super) erased_sums: u64,
-    /// The position in the last line, if that is the end of an export.
-    pub(super) end: Option<String>,
     /// Whether the end of an export is missing, or an export left out what was damaged.
     #[serde(default)]
     pub(super) incomplete: bool,
+    /// How many damaged turns and sums the exports leave out.
+    #[serde(default, rename = "leftOut")]
+    pub(super) left_out: u64,
 }
 
 /// What became of an import that the server has begun.

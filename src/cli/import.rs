@@ -104,20 +104,28 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let mut code = ExitCode::SUCCESS;
     for path in &args.files {
         let name = name_of(path);
-        let HttpImport { imported, duplicates, erased_sums, end, incomplete } = import(&client, path, &name)?;
+        let answer = import(&client, path, &name)?;
+        let HttpImport { imported, duplicates, erased_sums, incomplete, .. } = answer;
         let sums = if erased_sums > 0 { format!(", {erased_sums} sums of erased turns") } else { String::new() };
         output::print(&format!("{name}: {}{sums}\n", counts(imported, duplicates)))?;
         if incomplete {
-            let why = if end.is_some() {
-                "some of its turns were damaged where it comes from, and left out"
-            } else {
-                "its last line, the end, is missing: import the whole export"
-            };
-            output::note(&format!("{name}: the export is incomplete, because {why}, {SAFE}"));
+            output::note(&incomplete_note(&name, &answer));
             code = ExitCode::FAILURE;
         }
     }
     Ok(code)
+}
+
+/// Says why an export is incomplete.
+fn incomplete_note(name: &str, answer: &HttpImport) -> String {
+    match answer.left_out {
+        0 => format!(
+            "{name}: the export is incomplete, because its last line, the end, is missing: import the whole export, {SAFE}"
+        ),
+        left_out => format!(
+            "{name}: the export is incomplete, because the server that it comes from left out {left_out} damaged turns or sums"
+        ),
+    }
 }
 
 fn name_of(path: &Path) -> String {
@@ -241,11 +249,20 @@ mod tests {
         for text in [&b"one\ntwo\n"[..], b"\x1f\x8b\x08\0rest", b""] {
             let imported = import_text(&script, text).unwrap();
             assert_eq!((imported.imported, imported.duplicates, imported.incomplete), (2, 1, true));
+            assert!(incomplete_note("turns.ndjson", &imported).contains("the end, is missing"));
         }
         let requests = script.requests();
         assert!(requests.iter().all(|request| request.starts_with("POST /import HTTP/1.1\r\n")), "{requests:?}");
         assert!(requests[0].ends_with("one\ntwo\n") && !requests[0].contains("content-encoding"), "{requests:?}");
         assert!(requests[1].to_lowercase().contains("content-encoding: gzip"), "{requests:?}");
+    }
+
+    #[test]
+    fn damage_where_an_export_comes_from_is_told_as_such() {
+        let with_gaps = r#"{"imported":2,"duplicates":1,"end":"x","incomplete":true,"leftOut":7}"#;
+        let imported = import_text(&Script::play(vec![answer(200, with_gaps)]), b"one\n").unwrap();
+        let note = incomplete_note("turns.ndjson", &imported);
+        assert!(note.ends_with("left out 7 damaged turns or sums"), "{note}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(crate) struct Acknowledged {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "`serde` passes a reference")]
-fn is_zero(count: &u64) -> bool {
+pub(crate) fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 

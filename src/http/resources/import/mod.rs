@@ -62,6 +62,9 @@ struct ImportAnswer {
     /// or an export said that it leaves out what was damaged.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     incomplete: bool,
+    /// How many damaged turns and sums the exports say that they leave out.
+    #[serde(skip_serializing_if = "crate::http::acknowledged::is_zero")]
+    left_out: u64,
 }
 
 async fn import(api: &Api, request: &HttpRequest, arrival: &mut Arrival<'_>) -> Result<ImportAnswer, ApiError> {
@@ -87,8 +90,9 @@ async fn import(api: &Api, request: &HttpRequest, arrival: &mut Arrival<'_>) -> 
     let Importer { receipt: ImportReceipt { imported, duplicates }, erased_sums, exports, .. } = importer;
     match ended {
         Ok(()) => {
-            let (end, incomplete) = (exports.end.map(|end| end.to_string()), exports.is_open || exports.has_gaps);
-            Ok(ImportAnswer { imported, duplicates, erased_sums, end, incomplete })
+            let Exports { end, is_open, left_out } = exports;
+            let (end, incomplete) = (end.map(|end| end.to_string()), is_open || left_out > 0);
+            Ok(ImportAnswer { imported, duplicates, erased_sums, end, incomplete, left_out })
         }
         Err(Ended { line, why }) => Err(ApiError::ImportEnded { line, why, imported, duplicates }),
     }
@@ -118,8 +122,8 @@ struct Exports {
     end: Option<Position>,
     /// Whether lines of an export came after the last end.
     is_open: bool,
-    /// Whether an export left something out.
-    has_gaps: bool,
+    /// How many damaged turns and sums they leave out.
+    left_out: u64,
 }
 
 impl Importer<'_> {
@@ -247,7 +251,7 @@ impl Importer<'_> {
             }
             Ok(ImportLine::End(end)) => {
                 (self.exports.end, self.exports.is_open) = (Some(end.position), false);
-                self.exports.has_gaps |= end.left_out > 0;
+                self.exports.left_out = self.exports.left_out.saturating_add(end.left_out);
                 Ok(())
             }
             Err(WrongLine { message, line, encoding }) => {

@@ -145,8 +145,8 @@ async fn an_export_that_left_damaged_turns_out_is_told_although_it_has_an_end() 
     let with_gaps = END.replace('}', ",\"leftOut\":7}");
     let answer = body_of(&service.import([&exported("a", 1), &*with_gaps, &exported("a", 2), END].join("\n")).await);
     assert_eq!(
-        (&answer["imported"], answer["end"].is_string(), &answer["incomplete"]),
-        (&json!(2), true, &json!(true))
+        (&answer["imported"], answer["end"].is_string(), &answer["incomplete"], &answer["leftOut"]),
+        (&json!(2), true, &json!(true), &json!(7))
     );
 }
 

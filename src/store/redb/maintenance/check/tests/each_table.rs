@@ -53,16 +53,23 @@ impl TableVisitor for Spoil<'_> {
     }
 }
 
-/// Spoils a row of the `nth` table of data. Returns the name of the table, or `None` if there are fewer tables.
-fn spoil(directory: &Path, nth: usize) -> Option<String> {
+/// Changes the main file of a stopped store behind its back.
+fn change<T>(directory: &Path, change: impl FnOnce(&WriteTransaction) -> T) -> T {
     let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
     let txn = database.begin_write().unwrap();
-    let mut spoil = Spoil { txn: &txn, nth, seen: 0, spoiled: None };
-    visit_tables(&mut spoil).unwrap();
-    let spoiled = spoil.spoiled;
+    let changed = change(&txn);
     txn.commit().unwrap();
     database.close().unwrap();
-    spoiled
+    changed
+}
+
+/// Spoils a row of the `nth` table of data. Returns the name of the table, or `None` if there are fewer tables.
+fn spoil(directory: &Path, nth: usize) -> Option<String> {
+    change(directory, |txn| {
+        let mut spoil = Spoil { txn, nth, seen: 0, spoiled: None };
+        visit_tables(&mut spoil).unwrap();
+        spoil.spoiled
+    })
 }
 
 /// Replaces the last row of the `nth` table whose rows have checksums by bytes that are no record, with a checksum that
@@ -99,14 +106,11 @@ impl TableVisitor for Replace<'_> {
 
 /// Returns the name of the table, or `None` if there are fewer tables.
 fn replace(directory: &Path, nth: usize) -> Option<&'static str> {
-    let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
-    let txn = database.begin_write().unwrap();
-    let mut replace = Replace { txn: &txn, nth, seen: 0, replaced: None };
-    visit_tables(&mut replace).unwrap();
-    let replaced = replace.replaced;
-    txn.commit().unwrap();
-    database.close().unwrap();
-    replaced
+    change(directory, |txn| {
+        let mut replace = Replace { txn, nth, seen: 0, replaced: None };
+        visit_tables(&mut replace).unwrap();
+        replace.replaced
+    })
 }
 
 /// Returns a sound store with a row in each table of data. Costs have a row for a turn with tokens. One conversation was
