@@ -1,8 +1,15 @@
-//! The message that imports sealed turns into a conversation, and the answer to it.
+//! The message that imports sealed turns into a conversation, the answer to it, and how the conversation's actor commits
+//! the turns.
 
-use actix::Message;
+use std::sync::Arc;
 
-use crate::store::Fault;
+use actix::{Context, Handler, Message, ResponseFuture};
+use tokio::sync::oneshot;
+
+use super::import_parts::ImportParts;
+use super::{Conversation, Held, MAX_CONFLICTS, Waiting, no_answer};
+use crate::actors::facts::TurnSealed;
+use crate::store::{Commit, CommitError, Committed, Fault, TurnOutcome};
 use crate::turn::{ConversationId, Ordinal, SealedTurn, TurnId};
 
 /// Import these sealed turns of another store into a conversation, in this order. The sender sends the message to the
@@ -70,4 +77,108 @@ pub enum ImportError {
     /// The outcome is unknown: the conversation's actor has died. Send the message again; a new actor is started for it.
     #[error("the conversation's actor is gone")]
     ActorGone,
+}
+
+/// Turns to import, with the sender that waits for the answer.
+pub(super) struct ImportTask {
+    parts: ImportParts,
+    reply: oneshot::Sender<Result<ImportReceipt, ImportError>>,
+}
+
+impl ImportTask {
+    /// Sends the answer. If the sender has gone, the answer is dropped.
+    pub(super) fn answer(self, result: Result<ImportReceipt, ImportError>) {
+        let _ = self.reply.send(result);
+    }
+}
+
+impl Conversation {
+    /// Commits the next turns of an import. They open no turn, so they need no memory for open turns.
+    pub(super) fn advance_import(&mut self, import: ImportTask, held: Held, ctx: &mut Context<Self>) {
+        let commit = import.parts.commit(&self.id, held.known.version);
+        self.held = Some(held);
+        let Some(commit) = commit else {
+            import.answer(Ok(ImportReceipt::default()));
+            return self.pause(ctx);
+        };
+        let commit = Arc::new(commit);
+        let sent = self.store.commit.send(Arc::clone(&commit));
+        self.wait_for(sent, ctx, move |conversation, committed| match committed {
+            Ok(Ok(committed)) => conversation.imported(import, &commit, &committed),
+            Ok(Err(error)) => conversation.not_imported(import, &commit, error),
+            Err(error) => conversation.not_imported(import, &commit, CommitError::Unavailable(no_answer(error))),
+        });
+    }
+
+    fn imported(&mut self, mut import: ImportTask, commit: &Commit, committed: &Committed) {
+        self.conflicts = 0;
+        let mut known = self.held.as_mut().map(|held| &mut held.known);
+        if let Some(known) = &mut known {
+            known.version = committed.version;
+        }
+        for (turn, (id, outcome)) in commit.sealed.iter().zip(&committed.outcomes) {
+            if let Some(known) = &mut known {
+                known.turns.open.remove(id);
+            }
+            if let TurnOutcome::Sealed(ordinal) = outcome {
+                if let Some(known) = &mut known {
+                    // Imported turns keep their moments, so the latest moment may fall, as it does in the store.
+                    known.turns.last_sealed_at = turn.sealed_at;
+                }
+                if let Some(facts) = &self.facts {
+                    facts.tell(|| TurnSealed { conversation_id: self.id.clone(), turn: turn.clone().at(*ordinal) });
+                }
+            }
+        }
+        match import.parts.took(&committed.outcomes) {
+            Some(receipt) => self.end_import(import, Ok(receipt)),
+            None => self.waiting.push_front(Waiting::Import(import)),
+        }
+    }
+
+    fn not_imported(&mut self, mut import: ImportTask, commit: &Commit, error: CommitError) {
+        let error = match error {
+            CommitError::Conflict { .. } => {
+                self.held = None;
+                self.conflicts += 1;
+                tracing::debug!(conversationId = %self.id, %error, "another process changed the conversation");
+                if self.conflicts <= MAX_CONFLICTS {
+                    return self.waiting.push_front(Waiting::Import(import));
+                }
+                self.conflicts = 0;
+                ImportError::Contended
+            }
+            CommitError::Overloaded => ImportError::Overloaded,
+            CommitError::TooLarge { limit, .. } => match import.parts.shrink(commit.sealed.len()) {
+                Ok(()) => return self.waiting.push_front(Waiting::Import(import)),
+                Err(turn_id) => ImportError::TurnTooLarge { turn_id, limit, before: import.parts.receipt() },
+            },
+            CommitError::Unavailable(fault) => {
+                self.held = None;
+                ImportError::StoreUnavailable(fault)
+            }
+        };
+        self.end_import(import, Err(error));
+    }
+
+    /// Answers an import. The log has one line for all its turns, which may be very many.
+    fn end_import(&self, import: ImportTask, result: Result<ImportReceipt, ImportError>) {
+        let ImportReceipt { imported, duplicates } = import.parts.receipt();
+        if imported > 0 {
+            tracing::info!(conversationId = %self.id, imported, duplicates, "turns imported");
+        }
+        import.answer(result);
+    }
+}
+
+impl Handler<Import> for Conversation {
+    type Result = ResponseFuture<Result<ImportReceipt, ImportError>>;
+
+    fn handle(&mut self, import: Import, ctx: &mut Self::Context) -> Self::Result {
+        let (reply, answer) = oneshot::channel();
+        let parts = ImportParts::new(import.turns, import.imported_from);
+        self.waiting.push_back(Waiting::Import(ImportTask { parts, reply }));
+        self.advance(ctx);
+        Box::pin(async { answer.await.unwrap_or(Err(ImportError::ActorGone)) })
+    }
 }

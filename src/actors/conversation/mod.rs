@@ -2,8 +2,8 @@
 //! senders.
 //!
 //! - `observe`: the messages that change turns, and their answer.
-//! - `import`: the message that imports sealed turns, and its answer.
-//! - `erase`: the message that erases the conversation.
+//! - `import`: imports sealed turns: the message, its answer, and their commits.
+//! - `erase`: erases the conversation: the message, and what the actor does.
 //! - `draft`: the changes that a batch of work makes to the turns. Pure.
 //! - `touched`: the turns that a draft has changed or looked at. Pure.
 //! - `parts`: messages of many events, which become several commits. Pure.
@@ -43,7 +43,7 @@ pub(super) use self::memory::Memory;
 pub use self::observe::{Abandon, Observe, ObserveError, Receipt, TurnReceipt};
 
 use self::draft::{Draft, Limits, NotTaken, Now, ReceiptBuilder, Work};
-use self::import_parts::ImportParts;
+use self::import::ImportTask;
 use self::known::{Known, KnownTurns};
 use self::memory::{Permit, Rest};
 use self::parts::{Parts, end_of_part};
@@ -119,19 +119,6 @@ impl Waiting {
             Self::Task(task) => task.answer(Err(ObserveError::StoreUnavailable(fault))),
             Self::Import(import) => import.answer(Err(ImportError::StoreUnavailable(fault))),
         }
-    }
-}
-
-/// Turns to import, with the sender that waits for the answer.
-struct ImportTask {
-    parts: ImportParts,
-    reply: oneshot::Sender<Result<ImportReceipt, ImportError>>,
-}
-
-impl ImportTask {
-    /// Sends the answer. If the sender has gone, the answer is dropped.
-    fn answer(self, result: Result<ImportReceipt, ImportError>) {
-        let _ = self.reply.send(result);
     }
 }
 
@@ -467,33 +454,6 @@ impl Conversation {
         self.wait_for(loading, ctx, |conversation, loaded| conversation.loaded(loaded, permit));
     }
 
-    /// Forgets the state and erases the conversation in the store. Nothing else is in progress, so no answer of the store
-    /// about the erased life comes later.
-    fn erase(&mut self, ctx: &mut Context<Self>) {
-        (self.held, self.rest) = (None, None);
-        let replies = std::mem::take(&mut self.erasing);
-        let erasing = self.store.erase.send(EraseConversation { conversation_id: self.id.clone() });
-        self.wait_for(erasing, ctx, |conversation, erased| {
-            let answer = match erased {
-                Ok(Ok(erased)) => Ok(erased),
-                Ok(Err(CommitError::Unavailable(fault))) => Err(EraseError::StoreUnavailable(fault)),
-                // An erasure expects no version and has no size, so it is refused only for overload.
-                Ok(Err(_)) => Err(EraseError::Overloaded),
-                Err(error) => Err(EraseError::StoreUnavailable(no_answer(error))),
-            };
-            if answer == Ok(true) {
-                conversation.facts.iter().for_each(|facts| facts.tell_erased(&conversation.id));
-                tracing::info!(conversationId = %conversation.id, "conversation erased");
-            }
-            // All but the first found nothing.
-            let later = if answer == Ok(true) { Ok(false) } else { answer.clone() };
-            let answers = std::iter::once(answer).chain(std::iter::repeat(later));
-            for (reply, answer) in replies.into_iter().zip(answers) {
-                let _ = reply.send(answer);
-            }
-        });
-    }
-
     fn loaded(&mut self, loaded: Result<Result<ConversationState, Fault>, MailboxError>, permit: Permit) {
         match loaded {
             Ok(Ok(ConversationState { version, last_sealed_at, open_turns, sealed_turns })) => {
@@ -588,86 +548,6 @@ impl Conversation {
     }
 }
 
-// Imports.
-impl Conversation {
-    /// Commits the next turns of an import. They open no turn, so they need no memory for open turns.
-    fn advance_import(&mut self, import: ImportTask, held: Held, ctx: &mut Context<Self>) {
-        let commit = import.parts.commit(&self.id, held.known.version);
-        self.held = Some(held);
-        let Some(commit) = commit else {
-            import.answer(Ok(ImportReceipt::default()));
-            return self.pause(ctx);
-        };
-        let commit = Arc::new(commit);
-        let sent = self.store.commit.send(Arc::clone(&commit));
-        self.wait_for(sent, ctx, move |conversation, committed| match committed {
-            Ok(Ok(committed)) => conversation.imported(import, &commit, &committed),
-            Ok(Err(error)) => conversation.not_imported(import, &commit, error),
-            Err(error) => conversation.not_imported(import, &commit, CommitError::Unavailable(no_answer(error))),
-        });
-    }
-
-    fn imported(&mut self, mut import: ImportTask, commit: &Commit, committed: &Committed) {
-        self.conflicts = 0;
-        let mut known = self.held.as_mut().map(|held| &mut held.known);
-        if let Some(known) = &mut known {
-            known.version = committed.version;
-        }
-        for (turn, (id, outcome)) in commit.sealed.iter().zip(&committed.outcomes) {
-            if let Some(known) = &mut known {
-                known.turns.open.remove(id);
-            }
-            if let TurnOutcome::Sealed(ordinal) = outcome {
-                if let Some(known) = &mut known {
-                    // Imported turns keep their moments, so the latest moment may fall, as it does in the store.
-                    known.turns.last_sealed_at = turn.sealed_at;
-                }
-                if let Some(facts) = &self.facts {
-                    facts.tell(|| TurnSealed { conversation_id: self.id.clone(), turn: turn.clone().at(*ordinal) });
-                }
-            }
-        }
-        match import.parts.took(&committed.outcomes) {
-            Some(receipt) => self.end_import(import, Ok(receipt)),
-            None => self.waiting.push_front(Waiting::Import(import)),
-        }
-    }
-
-    fn not_imported(&mut self, mut import: ImportTask, commit: &Commit, error: CommitError) {
-        let error = match error {
-            CommitError::Conflict { .. } => {
-                self.held = None;
-                self.conflicts += 1;
-                tracing::debug!(conversationId = %self.id, %error, "another process changed the conversation");
-                if self.conflicts <= MAX_CONFLICTS {
-                    return self.waiting.push_front(Waiting::Import(import));
-                }
-                self.conflicts = 0;
-                ImportError::Contended
-            }
-            CommitError::Overloaded => ImportError::Overloaded,
-            CommitError::TooLarge { limit, .. } => match import.parts.shrink(commit.sealed.len()) {
-                Ok(()) => return self.waiting.push_front(Waiting::Import(import)),
-                Err(turn_id) => ImportError::TurnTooLarge { turn_id, limit, before: import.parts.receipt() },
-            },
-            CommitError::Unavailable(fault) => {
-                self.held = None;
-                ImportError::StoreUnavailable(fault)
-            }
-        };
-        self.end_import(import, Err(error));
-    }
-
-    /// Answers an import. The log has one line for all its turns, which may be very many.
-    fn end_import(&self, import: ImportTask, result: Result<ImportReceipt, ImportError>) {
-        let ImportReceipt { imported, duplicates } = import.parts.receipt();
-        if imported > 0 {
-            tracing::info!(conversationId = %self.id, imported, duplicates, "turns imported");
-        }
-        import.answer(result);
-    }
-}
-
 fn no_answer(error: MailboxError) -> Fault {
     Fault::unreachable("the store did not answer").caused_by(error)
 }
@@ -695,29 +575,6 @@ impl Handler<Observe> for Conversation {
 
     fn handle(&mut self, observe: Observe, ctx: &mut Self::Context) -> Self::Result {
         self.enqueue(Work::Observe(observe.events), ctx)
-    }
-}
-
-impl Handler<Import> for Conversation {
-    type Result = ResponseFuture<Result<ImportReceipt, ImportError>>;
-
-    fn handle(&mut self, import: Import, ctx: &mut Self::Context) -> Self::Result {
-        let (reply, answer) = oneshot::channel();
-        let parts = ImportParts::new(import.turns, import.imported_from);
-        self.waiting.push_back(Waiting::Import(ImportTask { parts, reply }));
-        self.advance(ctx);
-        Box::pin(async { answer.await.unwrap_or(Err(ImportError::ActorGone)) })
-    }
-}
-
-impl Handler<Erase> for Conversation {
-    type Result = ResponseFuture<Result<bool, EraseError>>;
-
-    fn handle(&mut self, _: Erase, ctx: &mut Self::Context) -> Self::Result {
-        let (reply, answer) = oneshot::channel();
-        self.erasing.push(reply);
-        self.advance(ctx);
-        Box::pin(async { answer.await.unwrap_or(Err(EraseError::ActorGone)) })
     }
 }
 

@@ -19,7 +19,7 @@ use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::record::{self};
 use crate::store::redb::tables::rollups::{LostSums, WriteRollups, decode};
-use crate::store::redb::tables::row::{self, Row, Rows};
+use crate::store::redb::tables::row::{self, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
     ACTIVITY, CONVERSATION_SUMS, CONVERSATIONS, COSTS, Conversations, DROPPED, DroppedTurns, ERASED, ERASURES,
     FINDINGS, IMPORTED_SUMS, INDEX, ImportedSums, KEYS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN,
@@ -45,6 +45,7 @@ pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
     let (number, hasher) = (meta.next_repair()?, TurnHasher::of(meta.store_id()?));
     drop(meta);
     set_aside(txn, number)?;
+    notes_of_dropped(txn, number)?;
     let ids = keys(txn)?;
     let given = given(txn)?;
     for (key, id) in &ids {
@@ -130,6 +131,18 @@ impl TableVisitor for SetAside<'_> {
         }
         Ok(())
     }
+}
+
+/// Moves aside the notes of dropped turns that cannot be decoded although their checksums fit. Without its note, a
+/// dropped turn counts as lost.
+fn notes_of_dropped(txn: &WriteTransaction, number: u64) -> Result<(), Failure> {
+    let (mut notes, mut aside) = (txn.open_table(DROPPED)?, txn.open_table(LOST_UNKNOWN)?);
+    let is_no_note = |key: u64, note: &Stored<'_, DroppedTurns>| note.verify(&key).and_then(Dropped::decode).is_err();
+    for row in notes.extract_if(|key, note| is_no_note(key, &note))? {
+        let (key, note) = row?;
+        aside.insert((number, DroppedTurns::NAME, key.value().to_le_bytes().as_slice()), note.value().unverified())?;
+    }
+    Ok(())
 }
 
 /// Returns the highest ordinal of each conversation that its record or a position names. The turn at this ordinal may be

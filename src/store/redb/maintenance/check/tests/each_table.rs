@@ -11,7 +11,7 @@ use crate::store::redb::maintenance::check::{check, repair};
 use crate::store::redb::maintenance::compact::compact;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::row::{self, Row, Rows};
-use crate::store::redb::tables::schema::{Erased, ErasedCosts, ErasedRollups, Role, TableVisitor, visit_tables};
+use crate::store::redb::tables::schema::{Role, TableVisitor, visit_tables};
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{Commit, DropTurns, ErasedSums, Location, RedbEngine, Version};
@@ -191,20 +191,17 @@ async fn a_spoiled_row_of_any_table_is_found_and_repaired() {
 }
 
 #[tokio::test]
-async fn a_row_of_what_was_erased_that_is_no_record_although_its_checksum_fits_is_found_and_repaired() {
+async fn a_row_of_any_table_that_is_no_record_although_its_checksum_fits_is_found_and_repaired() {
     let (mut nth, mut repaired) = (0, 0);
     loop {
         nth += 1;
         let directory = filled().await;
         let Some(table) = replace(directory.path(), nth) else { break };
-        if ![Erased::NAME, ErasedRollups::NAME, ErasedCosts::NAME].contains(&table) {
-            continue;
-        }
         let found = told(&check(directory.path()).unwrap());
         assert!(!found.is_empty(), "no check finds such a row of {table}: add one to inspect.rs or sums.rs");
         let (_, outcome) = repair(directory.path()).unwrap();
         assert_eq!(told(&outcome.unwrap().1), [""; 0], "a repair must mend {table}: see repair.rs");
         repaired += 1;
     }
-    assert_eq!(repaired, 3);
+    assert!(repaired > 15, "the tables were not found");
 }
