@@ -3,21 +3,24 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseActFuture, ResponseFuture};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, Recipient, ResponseActFuture, ResponseFuture};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::conversation::{
-    Abandon, Conversation, ConversationReport, Erase, EraseError, Import, ImportError, ImportReceipt,
-    InspectConversation, LoggedWarnings, Memory, Observe, ObserveError, Receipt, StoreRecipients,
+    Abandon, Conversation, ConversationReport, Erase, EraseError, InspectConversation, LoggedWarnings, Memory, Observe,
+    ObserveError, Receipt, StoreRecipients,
 };
 use super::end::{AwaitEnd, never};
 use super::facts::Facts;
+use super::import::{Import, ImportError, ImportFailure, ImportReceipt, Importer};
 use super::load::Load;
 use crate::clock::{RunningClock, SharedClock};
 use crate::settings::TurnSettings;
+use crate::store::{CommitSeries, Fault};
 use crate::turn::ConversationId;
 
 /// Starts a conversation's actor when it is first needed, passes messages on to it, and retires it when it is idle.
@@ -27,10 +30,12 @@ use crate::turn::ConversationId;
 /// message is queued, and everything that the actor has acknowledged is in the store.
 pub struct Directory {
     store: StoreRecipients,
+    /// Makes imported turns durable; `None` if nothing can be imported.
+    series: Option<Recipient<Arc<CommitSeries>>>,
     clock: SharedClock,
     running: RunningClock,
     settings: TurnSettings,
-    /// The queue to which the conversations publish sealed turns, if anybody wants them.
+    /// The queue to which sealed turns are published, if anybody wants them.
     facts: Option<Facts>,
     /// The warnings that were logged. They outlive the actors of the conversations.
     logged: LoggedWarnings,
@@ -79,6 +84,7 @@ impl Directory {
         let memory = Memory::new(settings.max_active_bytes);
         Self {
             store,
+            series: None,
             clock,
             running: RunningClock::default(),
             settings,
@@ -106,7 +112,14 @@ impl Directory {
         self
     }
 
-    /// Makes the conversations publish the turns that they seal.
+    /// Sets the store that imported turns go to. Without this call, each import is answered as if the store were gone.
+    #[must_use]
+    pub fn importing(mut self, series: Recipient<Arc<CommitSeries>>) -> Self {
+        self.series = Some(series);
+        self
+    }
+
+    /// Makes the conversations publish the turns that they seal, and the directory those that it imports.
     #[must_use]
     pub fn telling(mut self, facts: Facts) -> Self {
         self.facts = Some(facts);
@@ -136,18 +149,21 @@ impl Directory {
         })
     }
 
-    fn admit(&mut self, id: &ConversationId) -> Result<(Addr<Conversation>, Ticket), Refusal> {
+    /// Refuses further work while there is too much, and while the service stops.
+    fn check_load(&self) -> Result<(), Refusal> {
         if self.draining {
             return Err(Refusal::ShuttingDown);
         }
-        if self.in_flight.load.is_full() {
-            return Err(Refusal::Overloaded);
-        }
+        if self.in_flight.load.is_full() { Err(Refusal::Overloaded) } else { Ok(()) }
+    }
+
+    fn admit(&mut self, id: &ConversationId) -> Result<(Addr<Conversation>, Ticket), Refusal> {
+        self.check_load()?;
         let ActorRef { address, state } = match self.conversations.get(id) {
             Some(actor) if actor.address.connected() && !actor.state.died.get() => actor.clone(),
             _ => self.start(id)?,
         };
-        Ok((address, Ticket::new(state, Rc::clone(&self.in_flight))))
+        Ok((address, Ticket::new(state, &self.in_flight)))
     }
 
     fn start(&mut self, id: &ConversationId) -> Result<ActorRef, Refusal> {
@@ -207,7 +223,7 @@ impl From<Refusal> for EraseError {
     }
 }
 
-impl From<Refusal> for ImportError {
+impl From<Refusal> for ImportFailure {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Overloaded => Self::Overloaded,
@@ -216,26 +232,44 @@ impl From<Refusal> for ImportError {
     }
 }
 
-/// Counts as one unanswered message until it is dropped, even if the sender has gone.
+/// Counts as one unanswered message of a directory until it is dropped, even if the sender has gone.
+struct Work(Rc<InFlight>);
+
+impl Work {
+    fn new(in_flight: &Rc<InFlight>) -> Self {
+        in_flight.load.add();
+        Self(Rc::clone(in_flight))
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.load.remove();
+        if self.0.load.in_flight() == 0 {
+            self.0.none_left.notify_waiters();
+        }
+    }
+}
+
+/// Counts as one unanswered message of a conversation until it is dropped, even if the sender has gone.
 struct Ticket {
     state: Rc<ActorState>,
-    in_flight: Rc<InFlight>,
+    work: Work,
 }
 
 impl Ticket {
-    fn new(state: Rc<ActorState>, in_flight: Rc<InFlight>) -> Self {
+    fn new(state: Rc<ActorState>, in_flight: &Rc<InFlight>) -> Self {
         state.unanswered.update(|count| count + 1);
-        in_flight.load.add();
-        Self { state, in_flight }
+        Self { state, work: Work::new(in_flight) }
     }
 
     fn count_warnings(&self, receipt: &Receipt) {
-        self.in_flight.warnings.update(|count| count + receipt.warnings.len() as u64);
+        self.work.0.warnings.update(|count| count + receipt.warnings.len() as u64);
     }
 
     fn count_death(&self, id: &ConversationId) {
         if !self.state.died.replace(true) {
-            self.in_flight.died.update(|count| count + 1);
+            self.work.0.died.update(|count| count + 1);
             tracing::error!(conversationId = %id, "a conversation's actor died; it is started anew with the next event");
         }
     }
@@ -245,10 +279,6 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.state.unanswered.update(|count| count - 1);
         self.state.last_used.set(Instant::now());
-        self.in_flight.load.remove();
-        if self.in_flight.load.in_flight() == 0 {
-            self.in_flight.none_left.notify_waiters();
-        }
     }
 }
 
@@ -282,19 +312,18 @@ impl Handler<Import> for Directory {
     type Result = ResponseFuture<Result<ImportReceipt, ImportError>>;
 
     fn handle(&mut self, import: Import, _: &mut Self::Context) -> Self::Result {
-        let id = import.conversation_id.clone();
-        let (address, ticket) = match self.admit(&id) {
-            Ok(admitted) => admitted,
-            Err(refusal) => return Box::pin(async move { Err(refusal.into()) }),
-        };
-        let answer = address.send(import);
-        Box::pin(async move {
-            let answer = answer.await.unwrap_or(Err(ImportError::ActorGone));
-            if answer == Err(ImportError::ActorGone) {
-                ticket.count_death(&id);
+        let no_store = || ImportFailure::StoreUnavailable(Fault::unreachable("nothing can be imported here"));
+        let series = self.check_load().map_err(ImportFailure::from);
+        match series.and_then(|()| self.series.clone().ok_or_else(no_store)) {
+            Ok(series) => {
+                let (importer, work) = (Importer { series, facts: self.facts.clone() }, Work::new(&self.in_flight));
+                Box::pin(async move {
+                    let _until_answered = work;
+                    importer.import(import).await
+                })
             }
-            answer
-        })
+            Err(why) => Box::pin(async { Err(ImportError { before: ImportReceipt::default(), why }) }),
+        }
     }
 }
 

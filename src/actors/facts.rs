@@ -1,5 +1,7 @@
 //! Facts: messages to subscribers that something has become durable.
 
+use std::sync::Arc;
+
 use actix::{Message, Recipient};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::{Receiver, Sender};
@@ -23,8 +25,9 @@ pub struct TurnSealed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fact {
-    /// A turn was sealed. The turns of one conversation come in the order of their ordinals.
-    TurnSealed(Box<TurnSealed>),
+    /// A turn was sealed or imported. The turns of one conversation come in the order of their ordinals, unless turns are
+    /// imported into it while others of it are sealed.
+    TurnSealed(Arc<TurnSealed>),
     /// A conversation was erased: all its turns so far are gone. Turns of it that come later are of a new life.
     Erased(ConversationId),
     /// The subscriber was too slow: this many facts before the next one were lost. The ordinals have no gaps, so the
@@ -76,7 +79,7 @@ impl Facts {
     pub(super) fn tell(&self, fact: impl FnOnce() -> TurnSealed) {
         if self.ring.receiver_count() > 0 {
             // Sending fails if the last subscriber has just gone. Then nobody wants the fact.
-            let _ = self.ring.send(Fact::TurnSealed(Box::new(fact())));
+            let _ = self.ring.send(Fact::TurnSealed(Arc::new(fact())));
         }
         if self.sealed.receiver_count() > 0 {
             self.sealed.send_modify(|count| *count += 1);

@@ -8,35 +8,35 @@ use actix::{Actor, Addr};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::clock::Clock;
 use crate::settings::{TURNS_AT_ONCE, TurnSettings};
-use crate::store::{Commit, CommitError, Fault, FaultKind, Version};
+use crate::store::{CommitError, CommitSeries, CommittedSeries, Fault, FaultKind};
 use crate::testing::{MemoryStore, Probe, TestClock, TurnScript};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, SealedTurn, TurnId};
 
 struct Setup {
     kept: MemoryStore,
-    commits: Probe<Arc<Commit>>,
+    series: Probe<Arc<CommitSeries>>,
     facts: Facts,
     directory: Addr<Directory>,
 }
 
-/// Starts a directory. The function `fail` decides which commits fail, by their numbers from 0.
-fn setup_with(fail: impl Fn(usize, &Commit) -> Option<CommitError> + Unpin + 'static) -> Setup {
+/// Starts a directory. The function `fail` decides which series of commits fail, by their numbers from 0.
+fn setup_with(fail: impl Fn(usize, &CommitSeries) -> Option<CommitError> + Unpin + 'static) -> Setup {
     let (kept, mut count) = (MemoryStore::default(), 0);
     let store = kept.clone();
-    let commits = Probe::<Arc<Commit>>::start(move |commit| {
+    let series = Probe::<Arc<CommitSeries>>::start(move |series| {
         count += 1;
-        ready(fail(count - 1, &commit).map_or_else(|| store.commit(&commit), Err))
+        let failed = fail(count - 1, &series).map(CommittedSeries::from);
+        ready(failed.unwrap_or_else(|| store.commit_series(&series)))
     });
-    place(kept, commits, Arc::new(TestClock::at(1000)))
+    place(kept, series, TurnSettings::default())
 }
 
-fn place(kept: MemoryStore, commits: Probe<Arc<Commit>>, clock: Arc<dyn Clock>) -> Setup {
+fn place(kept: MemoryStore, series: Probe<Arc<CommitSeries>>, settings: TurnSettings) -> Setup {
     let facts = Facts::new(1024);
-    let store = StoreRecipients { commit: commits.recipient(), ..kept.recipients() };
-    let directory = Directory::new(store, clock, TurnSettings::default()).telling(facts.clone()).start();
-    Setup { kept, commits, facts, directory }
+    let directory = Directory::new(kept.recipients(), Arc::new(TestClock::at(1000)), settings);
+    let directory = directory.importing(series.recipient()).telling(facts.clone()).start();
+    Setup { kept, series, facts, directory }
 }
 
 fn setup() -> Setup {
@@ -48,27 +48,38 @@ fn turn(id: &str, sealed_at: u64) -> SealedTurn {
     OpenTurn::new(TurnId::new(id).unwrap()).seal(&Done::because("elsewhere"), EpochMillis::new(sealed_at))
 }
 
-fn turns(count: usize) -> Vec<SealedTurn> {
-    (0..count).map(|nth| turn(&format!("t{nth}"), 5)).collect()
+fn imported(conversation: &str, ordinal: u64, turn: SealedTurn) -> ImportedTurn {
+    ImportedTurn { conversation_id: ConversationId::new(conversation).unwrap(), ordinal: Ordinal::new(ordinal), turn }
 }
 
-fn import(from: u64, turns: Vec<SealedTurn>) -> Import {
-    Import { conversation_id: ConversationId::new("c").unwrap(), turns, imported_from: Ordinal::new(from).unwrap() }
+/// Returns turns of one conversation, of which the first has this ordinal where it comes from.
+fn turns(from: u64, count: usize) -> Vec<ImportedTurn> {
+    (from..).take(count).map(|at| imported("c", at, turn(&format!("t{}", at - from), 5))).collect()
 }
 
 fn receipt(imported: u64, duplicates: u64) -> ImportReceipt {
     ImportReceipt { imported, duplicates }
 }
 
+fn ended(before: ImportReceipt, why: ImportFailure) -> Result<ImportReceipt, ImportError> {
+    Err(ImportError { before, why })
+}
+
 impl Setup {
-    async fn import(&self, from: u64, turns: Vec<SealedTurn>) -> Result<ImportReceipt, ImportError> {
-        self.directory.send(import(from, turns)).await.unwrap()
+    async fn import(&self, turns: Vec<ImportedTurn>) -> Result<ImportReceipt, ImportError> {
+        self.directory.send(Import { turns }).await.unwrap()
     }
 
     /// Returns the turns of the conversation: their ids, their ordinals and the moments of their sealing.
     fn stored(&self) -> Vec<(String, u64, u64)> {
         let turns = self.kept.all_turns("c").into_iter();
         turns.map(|turn| (turn.metrics.turn_id.to_string(), turn.ordinal.get(), turn.sealed_at.get())).collect()
+    }
+
+    /// Returns the number of turns in each series so far.
+    fn sizes(&self) -> Vec<usize> {
+        let turns = |series: &Arc<CommitSeries>| series.commits.iter().map(|commit| commit.sealed.len()).sum();
+        self.series.seen().iter().map(turns).collect()
     }
 }
 
@@ -78,8 +89,8 @@ async fn imported_turns_keep_their_ordinals_and_moments_and_leave_other_open_tur
     for id in ["open", "imported"] {
         setup.directory.send(TurnScript::new("c", id).usage(0, 7, 7).observe()).await.unwrap().unwrap();
     }
-    let imported = setup.import(5, vec![turn("a", 90), turn("imported", 80)]).await;
-    assert_eq!(imported, Ok(receipt(2, 0)));
+    let first = [imported("c", 5, turn("a", 90)), imported("c", 6, turn("imported", 80))];
+    assert_eq!(setup.import(first.into()).await, Ok(receipt(2, 0)));
     let expected = [("a".to_owned(), 5, 90), ("imported".to_owned(), 6, 80)];
     assert_eq!(setup.stored(), expected);
     assert_eq!(setup.kept.all_turns("c")[1].metrics.steps, [], "the turn is as it was imported");
@@ -87,7 +98,8 @@ async fn imported_turns_keep_their_ordinals_and_moments_and_leave_other_open_tur
     assert_eq!(open.turns.iter().map(|staged| staged.turn.id.as_str()).collect::<Vec<_>>(), ["open"]);
 
     // The conversation has turns, so those of another store are appended.
-    assert_eq!(setup.import(40, vec![turn("a", 1), turn("b", 70)]).await, Ok(receipt(1, 1)));
+    let more = [imported("c", 40, turn("a", 1)), imported("c", 41, turn("b", 70))];
+    assert_eq!(setup.import(more.into()).await, Ok(receipt(1, 1)));
     let late = setup.directory.send(TurnScript::new("c", "imported").usage(0, 1, 1).observe()).await.unwrap().unwrap();
     assert_eq!((late.late, late.sealed[0].ordinal.get()), (1, 6));
     setup.directory.send(TurnScript::new("c", "open").done("stop").observe()).await.unwrap().unwrap();
@@ -95,165 +107,139 @@ async fn imported_turns_keep_their_ordinals_and_moments_and_leave_other_open_tur
 }
 
 #[actix_rt::test]
-async fn the_latest_moment_is_that_of_the_latest_imported_turn_for_the_actor_as_for_the_store() {
+async fn an_actor_that_knows_the_state_before_an_import_goes_on_with_the_state_after_it() {
     let setup = setup();
-    setup.import(1, vec![turn("a", 9000), turn("b", 2000)]).await.unwrap();
-    let mut subscription = setup.facts.subscribe();
-    setup.directory.send(TurnScript::new("c", "t").done("stop").observe()).await.unwrap().unwrap();
-    let Some(Fact::TurnSealed(sealed)) = subscription.next().await else { panic!("not told") };
-    assert_eq!(sealed.turn, setup.kept.all_turns("c")[2]);
-    assert_eq!(sealed.turn.sealed_at.get(), 2000, "the clock shows an earlier moment");
-}
-
-#[actix_rt::test]
-async fn an_import_is_alone_in_its_commit_and_in_order_with_other_work() {
-    let (kept, gate) = (MemoryStore::default(), Rc::new(Semaphore::new(0)));
-    let (store, held) = (kept.clone(), Rc::clone(&gate));
-    let commits = Probe::<Arc<Commit>>::start(move |commit| {
-        let (store, held) = (store.clone(), Rc::clone(&held));
-        async move {
-            held.acquire().await.unwrap().forget();
-            store.commit(&commit)
-        }
-    });
-    let setup = place(kept, commits, Arc::new(TestClock::at(1000)));
-    let observe = |id: &str| {
-        let sent = setup.directory.send(TurnScript::new("c", id).done("stop").observe());
-        tokio::task::spawn_local(async move { drop(sent.await.unwrap().unwrap()) })
-    };
-    let import = |id: &str| {
-        let sent = setup.directory.send(import(1, vec![turn(id, 5)]));
-        tokio::task::spawn_local(async move { assert_eq!(sent.await.unwrap(), Ok(receipt(1, 0))) })
-    };
-    let first = observe("a");
-    setup.commits.wait_for(1).await;
-    let rest = [observe("b"), observe("c"), import("d"), import("e"), observe("f")];
-    while setup.directory.send(CountWork).await.unwrap().in_flight < 6 {}
-    gate.add_permits(100);
-    first.await.unwrap();
-    for sent in rest {
-        sent.await.unwrap();
+    for id in ["a", "b"] {
+        setup.directory.send(TurnScript::new("c", id).usage(0, 7, 7).observe()).await.unwrap().unwrap();
     }
-    let commits: Vec<_> =
-        setup.commits.seen().iter().map(|commit| (commit.sealed.len(), commit.imported_from)).collect();
-    let one = Ordinal::new(1);
-    assert_eq!(commits, [(1, None), (2, None), (1, one), (1, one), (1, None)]);
-    let ids: Vec<_> = setup.stored().into_iter().map(|(id, ..)| id).collect();
-    assert_eq!(ids, ["a", "b", "c", "d", "e", "f"]);
+    // The actor knows that both turns are open.
+    setup.import(vec![imported("c", 1, turn("a", 9000))]).await.unwrap();
+    let mut subscription = setup.facts.subscribe();
+    let events = [TurnScript::new("c", "a").usage(0, 9, 9), TurnScript::new("c", "b").done("stop")];
+    let [late, sealed] = events.map(|events| setup.directory.send(events.observe()));
+    assert_eq!(late.await.unwrap().unwrap().late, 1);
+    assert_eq!(sealed.await.unwrap().unwrap().sealed[0].ordinal.get(), 2);
+    let Some(Fact::TurnSealed(sealed)) = subscription.next().await else { panic!("not told") };
+    assert_eq!(sealed.turn, setup.kept.all_turns("c")[1]);
+    assert_eq!(sealed.turn.sealed_at.get(), 9000, "the clock shows an earlier moment");
 }
 
 #[actix_rt::test]
-async fn very_many_turns_become_several_commits_and_importing_them_again_changes_nothing() {
+async fn turns_of_several_conversations_become_durable_in_their_order_and_are_told() {
     let setup = setup();
     let mut subscription = setup.facts.subscribe();
-    let count = TURNS_AT_ONCE + 1;
-    assert_eq!(setup.import(7, turns(count)).await, Ok(receipt(count as u64, 0)));
-    let sizes: Vec<_> = setup.commits.seen().iter().map(|commit| commit.sealed.len()).collect();
-    assert_eq!(sizes, [TURNS_AT_ONCE / 2, TURNS_AT_ONCE / 2, 1]);
+    let places = [("a", 3), ("b", 1), ("a", 4), ("a", 5), ("b", 2), ("a", 6)];
+    let all = || places.map(|(name, at)| imported(name, at, turn(&format!("t{at}"), 100 - at)));
+    assert_eq!(setup.import(all().into()).await, Ok(receipt(6, 0)));
+    let order = setup.kept.sealed_turns(None, 9).unwrap().turns;
+    let order: Vec<_> = order.iter().map(|at| (at.conversation_id.as_str(), at.turn.ordinal.get())).collect();
+    assert_eq!(order, places);
+    for (name, at) in places {
+        let Some(Fact::TurnSealed(sealed)) = subscription.next().await else { panic!("not told") };
+        assert_eq!((sealed.conversation_id.as_str(), sealed.turn.ordinal.get()), (name, at));
+    }
+    assert_eq!(setup.import(all().into()).await, Ok(receipt(0, 6)));
+}
+
+#[actix_rt::test]
+async fn very_many_turns_become_several_series_and_importing_them_again_changes_nothing() {
+    let setup = setup();
+    let count = 2 * TURNS_AT_ONCE + 1;
+    assert_eq!(setup.import(turns(7, count)).await, Ok(receipt(count as u64, 0)));
+    assert_eq!(setup.sizes(), [TURNS_AT_ONCE, TURNS_AT_ONCE, 1]);
     let stored = setup.stored();
     assert!(stored.iter().map(|(_, ordinal, _)| *ordinal).eq(7..7 + count as u64));
-    for turn in setup.kept.all_turns("c") {
-        let Some(Fact::TurnSealed(sealed)) = subscription.next().await else { panic!("not told") };
-        assert_eq!(sealed.turn, turn);
-    }
-    assert_eq!(setup.import(7, turns(count)).await, Ok(receipt(0, count as u64)));
-    assert_eq!(setup.import(1, Vec::new()).await, Ok(receipt(0, 0)));
+    assert_eq!(setup.import(turns(7, count)).await, Ok(receipt(0, count as u64)));
+    assert_eq!(setup.import(Vec::new()).await, Ok(receipt(0, 0)));
     assert_eq!(setup.stored(), stored);
 }
 
 #[actix_rt::test]
-async fn a_commit_that_is_too_large_is_split_and_a_turn_that_is_too_large_is_told_with_what_came_before_it() {
+async fn a_series_that_is_too_large_is_split_and_a_turn_that_is_too_large_is_told_with_what_came_before_it() {
     const LIMIT: usize = 1500;
-    let setup = setup_with(|_, commit| {
-        let bytes = commit.bytes();
+    let setup = setup_with(|_, series| {
+        let bytes = series.bytes();
         (bytes > LIMIT).then_some(CommitError::TooLarge { bytes, limit: LIMIT })
     });
-    assert_eq!(setup.import(1, turns(50)).await, Ok(receipt(50, 0)));
-    let long = SealedTurn { model: Some("m".repeat(256).as_str().into()), ..turn("long", 5) };
-    let long = SealedTurn { provider: long.model.clone(), project: long.model.clone(), ..long };
+    assert_eq!(setup.import(turns(1, 50)).await, Ok(receipt(50, 0)));
+    let label = || Some("m".repeat(256).as_str().into());
+    let long = SealedTurn { model: label(), provider: label(), project: label(), ..turn("long", 5) };
     let long = SealedTurn { reason: "r".repeat(256).as_str().into(), ..long };
-    let refused = setup.import(1, vec![turn("t1", 5), turn("u", 5), long, turn("v", 5)]).await;
-    let before = receipt(1, 1);
-    let turn_id = TurnId::new("long").unwrap();
-    assert_eq!(refused, Err(ImportError::TurnTooLarge { turn_id, limit: LIMIT, before }));
+    let ids = [turn("t1", 5), turn("u", 5), long, turn("v", 5)];
+    let refused = setup.import(ids.map(|turn| imported("c", 1, turn)).into()).await;
+    let (conversation_id, turn_id) = (ConversationId::new("c").unwrap(), TurnId::new("long").unwrap());
+    let too_large = ImportFailure::TurnTooLarge { conversation_id, turn_id, limit: LIMIT };
+    assert_eq!(refused, ended(receipt(1, 1), too_large));
     assert!(refused.unwrap_err().to_string().contains("`store.max_commit_bytes`"));
     assert_eq!(setup.stored().len(), 51);
-    assert_eq!(setup.import(1, vec![turn("v", 5)]).await, Ok(receipt(1, 0)), "later imports are not affected");
+    assert_eq!(
+        setup.import(vec![imported("c", 1, turn("v", 5))]).await,
+        Ok(receipt(1, 0)),
+        "later ones are not affected"
+    );
 }
 
 #[actix_rt::test]
-async fn a_conflict_is_tried_again_and_other_failures_are_told() {
-    let conflict = || CommitError::Conflict { expected: Version(1), actual: Version(2) };
-    let setup = setup_with(move |nth, _| (nth == 1).then(conflict));
-    assert_eq!(setup.import(3, turns(TURNS_AT_ONCE)).await, Ok(receipt(TURNS_AT_ONCE as u64, 0)));
-    assert!(setup.stored().iter().map(|(_, ordinal, _)| *ordinal).eq(3..3 + TURNS_AT_ONCE as u64));
-
-    let setup = setup_with(move |nth, _| (nth < 9).then(conflict));
-    assert_eq!(setup.import(1, turns(1)).await, Err(ImportError::Contended));
-    assert_eq!(setup.import(1, turns(1)).await, Ok(receipt(1, 0)));
-
+async fn a_failure_is_told_with_what_is_durable() {
     let fault = || Fault::new(FaultKind::Disk, "the disk failed");
     let setup = setup_with(move |nth, _| match nth {
         1 => Some(CommitError::Unavailable(fault())),
-        2 => Some(CommitError::Overloaded),
+        3 => Some(CommitError::Overloaded),
         _ => None,
     });
-    assert_eq!(setup.import(3, turns(TURNS_AT_ONCE)).await, Err(ImportError::StoreUnavailable(fault())));
-    assert_eq!(setup.import(3, turns(TURNS_AT_ONCE)).await, Err(ImportError::Overloaded));
-    let half = TURNS_AT_ONCE as u64 / 2;
-    assert_eq!(setup.import(3, turns(TURNS_AT_ONCE)).await, Ok(receipt(half, half)));
+    let (half, whole) = (TURNS_AT_ONCE as u64, 2 * TURNS_AT_ONCE);
+    let failed = setup.import(turns(3, whole)).await;
+    assert_eq!(failed, ended(receipt(half, 0), ImportFailure::StoreUnavailable(fault())));
+    assert_eq!(setup.import(turns(3, whole)).await, ended(receipt(0, half), ImportFailure::Overloaded));
+    assert_eq!(setup.import(turns(3, whole)).await, Ok(receipt(half, half)));
     assert!(setup.stored().iter().map(|(_, ordinal, _)| *ordinal).eq(3..3 + 2 * half));
 }
 
 #[actix_rt::test]
-async fn a_store_that_cannot_be_read_refuses_imports() {
+async fn within_a_series_the_first_refusal_is_the_end() {
     let kept = MemoryStore::default();
-    let fault = || Fault::new(FaultKind::Disk, "the disk failed");
-    let opens = Probe::<OpenConversation>::start(move |_| ready(Err(fault())));
-    let store = StoreRecipients { open: opens.recipient(), ..kept.recipients() };
-    let directory = Directory::new(store, Arc::new(TestClock::at(1)), TurnSettings::default()).start();
-    let refused = directory.send(import(1, turns(1))).await.unwrap();
-    assert_eq!(refused, Err(ImportError::StoreUnavailable(fault())));
-}
-
-/// A clock that always panics, and the actor that asks it.
-struct Panics;
-
-impl Clock for Panics {
-    fn now(&self) -> EpochMillis {
-        panic!("this panic is part of a test");
-    }
+    let store = kept.clone();
+    // The store refuses the commits of one conversation.
+    let series = Probe::<Arc<CommitSeries>>::start(move |series| {
+        let at = series.commits.iter().position(|commit| commit.conversation_id.as_str() == "damaged");
+        let first = CommitSeries { commits: series.commits[..at.unwrap_or(series.commits.len())].to_vec() };
+        let committed = store.commit_series(&first);
+        let fault = || Fault::new(FaultKind::Damaged, "the conversation is damaged");
+        ready(CommittedSeries { ended: at.map(|_| CommitError::Unavailable(fault())), ..committed })
+    });
+    let setup = place(kept, series, TurnSettings::default());
+    let all = [("c", "a"), ("d", "a"), ("c", "b"), ("damaged", "a"), ("c", "c")];
+    let refused = setup.import(all.map(|(name, id)| imported(name, 1, turn(id, 5))).into()).await.unwrap_err();
+    assert_eq!(refused.before, receipt(3, 0));
+    assert_eq!(setup.stored().into_iter().map(|(id, ..)| id).collect::<Vec<_>>(), ["a", "b"]);
 }
 
 #[actix_rt::test]
-async fn an_actor_that_dies_is_told_and_counted() {
+async fn a_directory_without_a_store_for_imports_refuses_them() {
     let kept = MemoryStore::default();
-    let commits = kept.commits();
-    let setup = place(kept, commits, Arc::new(Panics));
-    assert_eq!(setup.import(1, turns(1)).await, Err(ImportError::ActorGone));
-    let counts = setup.directory.send(CountWork).await.unwrap();
-    assert_eq!((counts.died, counts.in_flight), (1, 0));
+    let directory = Directory::new(kept.recipients(), Arc::new(TestClock::at(1)), TurnSettings::default()).start();
+    let refused = directory.send(Import { turns: turns(1, 1) }).await.unwrap().unwrap_err();
+    assert!(matches!(refused.why, ImportFailure::StoreUnavailable(_)), "{refused:?}");
+    assert_eq!(refused.before, receipt(0, 0));
 }
 
 #[actix_rt::test]
 async fn imports_count_as_work_and_are_refused_when_there_is_too_much_or_while_the_service_stops() {
-    let settings = TurnSettings { max_in_flight: 1, ..TurnSettings::default() };
     let (kept, gate) = (MemoryStore::default(), Rc::new(Semaphore::new(0)));
     let (store, held) = (kept.clone(), Rc::clone(&gate));
-    let commits = Probe::<Arc<Commit>>::start(move |commit| {
+    let series = Probe::<Arc<CommitSeries>>::start(move |series| {
         let (store, held) = (store.clone(), Rc::clone(&held));
         async move {
             held.acquire().await.unwrap().forget();
-            store.commit(&commit)
+            store.commit_series(&series)
         }
     });
-    let store = StoreRecipients { commit: commits.recipient(), ..kept.recipients() };
-    let directory = Directory::new(store, Arc::new(TestClock::at(1)), settings).start();
-    let first = tokio::task::spawn_local(directory.send(import(1, turns(1))));
-    commits.wait_for(1).await;
-    assert_eq!(directory.send(import(1, turns(1))).await.unwrap(), Err(ImportError::Overloaded));
-    let drained = tokio::task::spawn_local(directory.send(Drain));
-    assert_eq!(directory.send(import(1, turns(1))).await.unwrap(), Err(ImportError::ShuttingDown));
+    let setup = place(kept, series, TurnSettings { max_in_flight: 1, ..TurnSettings::default() });
+    let first = tokio::task::spawn_local(setup.directory.send(Import { turns: turns(1, 1) }));
+    setup.series.wait_for(1).await;
+    assert_eq!(setup.import(turns(1, 1)).await, ended(receipt(0, 0), ImportFailure::Overloaded));
+    let drained = tokio::task::spawn_local(setup.directory.send(Drain));
+    assert_eq!(setup.import(turns(1, 1)).await, ended(receipt(0, 0), ImportFailure::ShuttingDown));
     assert!(!drained.is_finished(), "drained with an import in flight");
     gate.add_permits(1);
     drained.await.unwrap().unwrap();

@@ -9,8 +9,9 @@
 //!      |                                                     v
 //!      v                                        commit     Store ------> engine
 //!   Directory ----------------> Conversation ------------>   ^             ^
-//!      ^      Observe, Abandon,     |      OpenConversation, |             |
-//!      |      Import, Erase         |      EraseConversation |             |
+//!      ^   |  Observe, Abandon,     |      OpenConversation, |             |
+//!      |   |  Erase                 |      EraseConversation |             |
+//!      |   +------------------------|-- series of commits ---+             |
 //!      | Observe, Import, Erase     v                        |         StoreReader
 //!   callers                       Facts                   callers          ^
 //!                                   |                                      |
@@ -28,8 +29,9 @@
 //! - The directory bounds two numbers: the unanswered messages, and the conversations that have an actor. It refuses
 //!   messages beyond these limits.
 //! - No handler waits for an fsync: the engine answers commits later, from a thread of its own.
+//! - Imported turns pass no conversation's actor. An actor that knows an earlier state is told so by a conflict.
 //! - A fact is published after the commit that makes it durable. The facts of a conversation are published in the order
-//!   of their ordinals. A slow subscriber delays nobody.
+//!   of their ordinals, unless turns of it are imported at the same moment. A slow subscriber delays nobody.
 //!
 //! # Files
 //!
@@ -45,6 +47,7 @@
 //! - `load`: the amount of work of a directory, as its senders see it.
 //! - `directory`: starts conversations, passes messages on to them, retires them.
 //! - `conversation`: folds the events of one conversation and commits them in batches.
+//! - `import`: imports sealed turns of another store, in their order.
 //! - `facts`: publishes to subscribers that a turn was sealed or a conversation erased.
 //! - `open_changes`: collects which open turns have changed, for those who show them.
 //! - `store`: answers for an engine, and counts the outcomes of commits.
@@ -76,6 +79,7 @@ mod facts;
 mod feed;
 #[cfg(test)]
 mod feed_tests;
+mod import;
 #[cfg(test)]
 mod import_tests;
 mod load;
@@ -100,12 +104,13 @@ pub(crate) use end::AwaitEnd;
 pub(crate) use open_changes::OpenWatch;
 
 pub use conversation::{
-    Abandon, Conversation, ConversationReport, Erase, EraseError, Import, ImportError, ImportReceipt,
-    InspectConversation, Observe, ObserveError, Receipt, StoreRecipients, TurnReceipt,
+    Abandon, Conversation, ConversationReport, Erase, EraseError, InspectConversation, Observe, ObserveError, Receipt,
+    StoreRecipients, TurnReceipt,
 };
 pub use directory::{CountWork, Directory, Drain, WorkCounts};
 pub use facts::{Fact, Facts, Subscription, TurnSealed};
 pub use feed::{Feed, FeedStart};
+pub use import::{Import, ImportError, ImportFailure, ImportReceipt, ImportedTurn};
 pub use load::Load;
 pub use reader::{
     BeginExport, BuildReport, FindRevision, ListConversations, ListErasedSums, ListOpenTurns, ListSealed, ListTurns,

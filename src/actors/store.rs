@@ -14,10 +14,10 @@ use super::reader::{
 };
 use crate::settings::StoreSettings;
 use crate::store::{
-    Answer, Backup, BackupError, Commit, CommitError, Committed, ConversationState, DamageReport, DropError, DropTurns,
-    DroppedTurns, Engine, ErasedSums, ErasedSumsPage, ExportHold, Fault, ListSealedError, ListedConversation, Location,
-    OpenError, OpenTurns, RedbEngine, Report, ReportError, RepricingProgress, Revision, SealedPage, StaleBefore,
-    StaleTurn, StoreSizes,
+    Answer, Backup, BackupError, Commit, CommitError, CommitSeries, Committed, CommittedSeries, ConversationState,
+    DamageReport, DropError, DropTurns, DroppedTurns, Engine, ErasedSums, ErasedSumsPage, ExportHold, Fault,
+    ListSealedError, ListedConversation, Location, OpenError, OpenTurns, RedbEngine, Report, ReportError,
+    RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes,
 };
 use crate::turn::{ConversationId, RunningTime, StoredTurn, TurnId};
 
@@ -79,6 +79,29 @@ impl Handler<Arc<Commit>> for Store {
             Answer::Later(committing) => Response::fut(async move {
                 let result = committing.await;
                 waiting.count(&result);
+                result
+            }),
+        }
+    }
+}
+
+impl Message for CommitSeries {
+    type Result = CommittedSeries;
+}
+
+impl Handler<Arc<CommitSeries>> for Store {
+    type Result = Response<CommittedSeries>;
+
+    fn handle(&mut self, series: Arc<CommitSeries>, _: &mut Self::Context) -> Self::Result {
+        let waiting = Waiting::new(&self.report);
+        match self.engine.commit_series(series) {
+            Answer::Now(result) => {
+                waiting.count_series(&result);
+                Response::reply(result)
+            }
+            Answer::Later(committing) => Response::fut(async move {
+                let result = committing.await;
+                waiting.count_series(&result);
                 result
             }),
         }
@@ -410,11 +433,24 @@ impl Waiting {
     }
 
     fn count(&self, result: &Result<Committed, CommitError>) {
-        self.change(|report| match result {
-            Ok(_) => report.commits += 1,
-            Err(CommitError::Conflict { .. }) => report.conflicts += 1,
-            Err(CommitError::Overloaded | CommitError::TooLarge { .. }) => report.refused_commits += 1,
-            Err(CommitError::Unavailable(_)) => report.failed_commits += 1,
+        match result {
+            Ok(_) => self.change(|report| report.commits += 1),
+            Err(error) => self.count_error(error),
+        }
+    }
+
+    fn count_series(&self, CommittedSeries { committed, ended }: &CommittedSeries) {
+        self.change(|report| report.commits += committed.len() as u64);
+        if let Some(error) = ended {
+            self.count_error(error);
+        }
+    }
+
+    fn count_error(&self, error: &CommitError) {
+        self.change(|report| match error {
+            CommitError::Conflict { .. } => report.conflicts += 1,
+            CommitError::Overloaded | CommitError::TooLarge { .. } => report.refused_commits += 1,
+            CommitError::Unavailable(_) => report.failed_commits += 1,
         });
     }
 }

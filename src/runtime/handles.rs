@@ -24,7 +24,7 @@ pub struct Handles {
 pub struct Intake {
     /// Takes the events of one conversation.
     pub observe: Recipient<Observe>,
-    /// Imports sealed turns into one conversation.
+    /// Imports sealed turns of another store.
     pub import: Recipient<Import>,
     /// Erases a conversation.
     pub erase: Recipient<Erase>,
@@ -226,6 +226,8 @@ mod tests {
                 .is_ok()
             & reads.find_revision.send(FindRevision { conversation_id }).await.unwrap().is_ok()
             & reads.list_sealed.send(ListSealed { after: None, limit: 1 }).await.unwrap().is_ok()
+            & reads.begin_export.send(BeginExport).await.unwrap().is_ok()
+            & reads.list_erased_sums.send(ListErasedSums { after: None, limit: 1 }).await.unwrap().is_ok()
             & reads.list_conversations.send(ListConversations(list)).await.unwrap().is_ok()
             & reads.build_report.send(BuildReport(question)).await.unwrap().is_ok()
     }

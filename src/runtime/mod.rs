@@ -308,6 +308,7 @@ impl Runtime {
             commit: store.clone().recipient(),
             erase: store.clone().recipient(),
         };
+        let series = store.clone().recipient();
         let facts = Facts::new(facts_kept);
         let load = Load::new(turns.max_in_flight);
         let retention = {
@@ -317,7 +318,8 @@ impl Runtime {
         let directory = {
             let (running, turns, facts, load) = (running.clone(), turns.clone(), facts.clone(), load.clone());
             Directory::start_in_arbiter(&arbiter.handle(), |_| {
-                Directory::new(recipients, clock, turns).counting(running).showing(load).telling(facts)
+                let directory = Directory::new(recipients, clock, turns).importing(series);
+                directory.counting(running).showing(load).telling(facts)
             })
         };
         let recipients = SweeperRecipients {

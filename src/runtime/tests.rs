@@ -116,7 +116,7 @@ async fn a_fact_is_the_stored_turn_and_comes_once() {
     runtime.shutdown().await;
 
     let Some(Fact::TurnSealed(sealed)) = subscription.next().await else { panic!("no fact") };
-    assert_eq!((&sealed.conversation_id, &[sealed.turn][..]), (&id("c"), &*stored));
+    assert_eq!((&sealed.conversation_id, &[sealed.turn.clone()][..]), (&id("c"), &*stored));
     assert_eq!(subscription.next().await, None, "an open turn and a duplicate are no facts");
 }
 

@@ -115,7 +115,8 @@ pub struct Commit {
     /// The conversation that changes.
     pub conversation_id: ConversationId,
     /// The version that the change was made from. If the store has another version, the answer is a
-    /// [`CommitError::Conflict`].
+    /// [`CommitError::Conflict`]. Imported turns depend on nothing that the conversation has, so a commit of them alone
+    /// fits any version.
     pub expected_version: Version,
     /// The changes of open turns.
     pub staged: Vec<StagedChange>,
@@ -143,7 +144,12 @@ impl Commit {
             Self::STAGED_BYTES + change.turn_id.as_str().len() + change.head.text_bytes() + steps.sum::<usize>()
         });
         let sealed = self.sealed.iter().map(Self::sealed_bytes);
-        Self::BASE_BYTES + self.conversation_id.as_str().len() + staged.chain(sealed).sum::<usize>()
+        Self::base_bytes(&self.conversation_id) + staged.chain(sealed).sum::<usize>()
+    }
+
+    /// Returns the number of bytes that limits count for a commit without turns.
+    pub(crate) fn base_bytes(conversation_id: &ConversationId) -> usize {
+        Self::BASE_BYTES + conversation_id.as_str().len()
     }
 
     /// Returns the number of bytes that limits count for one sealed turn of a commit.
@@ -159,6 +165,45 @@ impl Commit {
     /// Returns the number of turns of the commit, at least 1. It measures the work that the commit makes.
     pub(super) fn weight(&self) -> usize {
         (self.staged.len() + self.sealed.len()).max(1)
+    }
+}
+
+/// Commits that become durable together and in this order, with no other commit between them.
+///
+/// If one of them is refused, the series ends there: neither this commit nor a later one changes anything. Those before
+/// it are durable. All commits of a series together may have as many bytes as one commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitSeries {
+    /// The commits. A conversation may have several.
+    pub commits: Vec<Commit>,
+}
+
+impl CommitSeries {
+    /// Returns the number of bytes that limits count for the series.
+    pub(crate) fn bytes(&self) -> usize {
+        self.commits.iter().map(Commit::bytes).sum()
+    }
+
+    /// Returns the number of turns of the series, at least 1.
+    pub(super) fn weight(&self) -> usize {
+        self.commits.iter().map(Commit::weight).sum::<usize>().max(1)
+    }
+}
+
+/// The answer to a [`CommitSeries`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CommittedSeries {
+    /// The answers to the first commits of the series, which are durable.
+    pub committed: Vec<Committed>,
+    /// Why the commits after these were not acknowledged; `None` if there are none. If the reason is
+    /// [`CommitError::Unavailable`], the next commits may be durable or not.
+    pub ended: Option<CommitError>,
+}
+
+impl From<CommitError> for CommittedSeries {
+    /// Returns the answer to a series of which no commit was acknowledged.
+    fn from(error: CommitError) -> Self {
+        Self { committed: Vec::new(), ended: Some(error) }
     }
 }
 

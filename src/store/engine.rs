@@ -1,6 +1,6 @@
 //! The trait of an engine: an engine keeps one store, on disks or elsewhere.
 //!
-//! Actors hold an `Arc<dyn Engine>` and know no engine by name. The trait is for engines of this crate only: the commit
+//! Actors hold an `Arc<dyn Engine>` and call no engine by name; only `Store::open`, for programs without a runtime, makes one. The trait is for engines of this crate only: the commit
 //! rule and the conformance suite, which engines share, are not public, and the trait grows with the questions that
 //! stores are asked.
 
@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::contract::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport,
-    DropError, DropTurns, DroppedTurns, ExportHold, Health, ListSealedError, ListedConversation, OpenTurns, Report,
-    ReportError, ReportQuestion, RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes,
-    TurnRange,
+    Backup, BackupError, Commit, CommitError, CommitSeries, Committed, CommittedSeries, ConversationQuestion,
+    ConversationState, DamageReport, DropError, DropTurns, DroppedTurns, ExportHold, Health, ListSealedError,
+    ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, RepricingProgress, Revision, SealedPage,
+    StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use super::erased_sums::{ErasedSums, ErasedSumsId, ErasedSumsPage};
 use super::fault::Fault;
@@ -56,6 +56,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Makes a change durable, by the commit rule. The commit is shared, because the caller keeps it until the outcome
     /// is known.
     fn commit(&self, commit: Arc<Commit>) -> Answer<Result<Committed, CommitError>>;
+
+    /// Makes changes durable together, by the commit rule, one after the other.
+    fn commit_series(&self, series: Arc<CommitSeries>) -> Answer<CommittedSeries>;
 
     /// Erases a conversation: its turns, its open turns and its id are gone once the answer is durable. The sums of
     /// reports keep what its turns added to them. Later commits begin a new life of the conversation, from version 0.

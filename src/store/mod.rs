@@ -258,11 +258,11 @@ pub(crate) mod retention;
 pub(crate) mod rule;
 
 pub use self::contract::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationOrder, ConversationPlace, ConversationQuestion,
-    ConversationState, DamageReport, DropError, DropTurns, DroppedTurns, ExportHold, Life, ListSealedError,
-    ListedConversation, OpenTurns, PositionedTurn, RangeEnd, Report, ReportError, ReportQuestion, RepricingProgress,
-    Revision, SealedPage, StagedChange, StagedTurn, StaleBefore, StaleTurn, StoreSizes, TurnOutcome, TurnRange,
-    Version,
+    Backup, BackupError, Commit, CommitError, CommitSeries, Committed, CommittedSeries, ConversationOrder,
+    ConversationPlace, ConversationQuestion, ConversationState, DamageReport, DropError, DropTurns, DroppedTurns,
+    ExportHold, Life, ListSealedError, ListedConversation, OpenTurns, PositionedTurn, RangeEnd, Report, ReportError,
+    ReportQuestion, RepricingProgress, Revision, SealedPage, StagedChange, StagedTurn, StaleBefore, StaleTurn,
+    StoreSizes, TurnOutcome, TurnRange, Version,
 };
 pub use self::erased_sums::{ErasedSums, ErasedSumsId, ErasedSumsPage, InvalidErasedSums};
 pub use self::fault::{Fault, FaultKind};

@@ -26,8 +26,10 @@ pub(crate) struct ConversationHead {
 impl ConversationHead {
     /// Refuses a commit that expects another version. [`decide`] does this too. An engine that calls this first saves
     /// the look-ups of a refused commit.
-    pub(crate) fn check(&self, expected: Version) -> Result<(), Conflict> {
-        if expected == self.version { Ok(()) } else { Err(Conflict { expected, actual: self.version }) }
+    pub(crate) fn check(&self, commit: &Commit) -> Result<(), Conflict> {
+        let expected = commit.expected_version;
+        let fits = expected == self.version || commit.fits_any_version();
+        if fits { Ok(()) } else { Err(Conflict { expected, actual: self.version }) }
     }
 }
 
@@ -90,6 +92,11 @@ impl Decision {
 }
 
 impl Commit {
+    /// Returns whether the commit depends on nothing that the conversation has.
+    fn fits_any_version(&self) -> bool {
+        self.imported_from.is_some() && self.staged.is_empty()
+    }
+
     /// Returns the ids of the commit's turns in the order in which the rule takes them: the staged turns, then the
     /// sealed turns.
     pub(crate) fn turn_ids(&self) -> impl Iterator<Item = &TurnId> {
@@ -107,7 +114,7 @@ pub(crate) fn decide(
     commit: &Commit,
 ) -> Result<Decision, Conflict> {
     debug_assert_eq!(sealed.len(), commit.turn_ids().count(), "each turn of the commit must be looked up");
-    head.check(commit.expected_version)?;
+    head.check(commit)?;
     let mut head = *head;
     let mut sealed = sealed.iter().copied();
     let mut outcomes = Vec::with_capacity(sealed.len());

@@ -15,9 +15,10 @@ use crate::report::{
 };
 use crate::store::rule::{Conflict, ConversationHead, decide};
 use crate::store::{
-    Commit, CommitError, Committed, ConversationQuestion, ConversationState, ErasedSums, ErasedSumsId, ErasedSumsPage,
-    ExportHold, Life, Lineage, ListSealedError, ListedConversation, OpenTurns, Position, PositionedTurn, RangeEnd,
-    Report, ReportError, ReportQuestion, Revision, SealedPage, StagedTurn, StaleTurn, TurnRange,
+    Commit, CommitError, CommitSeries, Committed, CommittedSeries, ConversationQuestion, ConversationState, ErasedSums,
+    ErasedSumsId, ErasedSumsPage, ExportHold, Life, Lineage, ListSealedError, ListedConversation, OpenTurns, Position,
+    PositionedTurn, RangeEnd, Report, ReportError, ReportQuestion, Revision, SealedPage, StagedTurn, StaleTurn,
+    TurnRange,
 };
 use crate::turn::{ConversationId, EpochMillis, Ordinal, SealedTurn, StoredTurn, TurnId, Usage};
 
@@ -74,6 +75,24 @@ struct State {
 }
 
 impl State {
+    fn commit(&mut self, commit: &Commit) -> Result<Committed, CommitError> {
+        let Self { conversations, order, .. } = self;
+        let kept = conversations.entry(commit.conversation_id.clone()).or_insert_with(StoredConversation::begin);
+        let sealed: Vec<_> = commit.turn_ids().map(|id| kept.ordinal_of(id)).collect();
+        let decision = decide(&kept.head, &sealed, commit).map_err(Conflict::into_error)?;
+        for change in decision.staged(commit) {
+            let before = kept.open.remove(&change.turn_id);
+            kept.open.insert(change.turn_id.clone(), StagedTurn::after(before, change));
+        }
+        for (turn, ordinal, sealed_at) in decision.sealed(commit) {
+            kept.open.remove(&turn.metrics.turn_id);
+            order.push(Some((commit.conversation_id.clone(), ordinal)));
+            kept.sealed.push(SealedTurn { sealed_at, ..turn.clone() }.at(ordinal));
+        }
+        kept.head = decision.head;
+        Ok(decision.into_committed())
+    }
+
     /// Returns the turns that count in reports and are not stored any more.
     fn gone(&self) -> impl Iterator<Item = &StoredTurn> {
         self.conversations.values().flat_map(|kept| &kept.dropped).chain(&self.erased)
@@ -135,22 +154,19 @@ impl MemoryStore {
 
     /// Makes one atomic change of a conversation.
     pub fn commit(&self, commit: &Commit) -> Result<Committed, CommitError> {
-        let mut all = self.lock();
-        let State { conversations, order, .. } = &mut *all;
-        let kept = conversations.entry(commit.conversation_id.clone()).or_insert_with(StoredConversation::begin);
-        let sealed: Vec<_> = commit.turn_ids().map(|id| kept.ordinal_of(id)).collect();
-        let decision = decide(&kept.head, &sealed, commit).map_err(Conflict::into_error)?;
-        for change in decision.staged(commit) {
-            let before = kept.open.remove(&change.turn_id);
-            kept.open.insert(change.turn_id.clone(), StagedTurn::after(before, change));
+        self.lock().commit(commit)
+    }
+
+    /// Makes changes one after the other, until one is refused.
+    pub fn commit_series(&self, series: &CommitSeries) -> CommittedSeries {
+        let (mut all, mut committed) = (self.lock(), Vec::new());
+        for commit in &series.commits {
+            match all.commit(commit) {
+                Ok(one) => committed.push(one),
+                Err(error) => return CommittedSeries { committed, ended: Some(error) },
+            }
         }
-        for (turn, ordinal, sealed_at) in decision.sealed(commit) {
-            kept.open.remove(&turn.metrics.turn_id);
-            order.push(Some((commit.conversation_id.clone(), ordinal)));
-            kept.sealed.push(SealedTurn { sealed_at, ..turn.clone() }.at(ordinal));
-        }
-        kept.head = decision.head;
-        Ok(decision.into_committed())
+        CommittedSeries { committed, ended: None }
     }
 
     /// Erases a conversation. Returns whether there was anything to erase.
@@ -367,6 +383,12 @@ impl MemoryStore {
         Probe::start(move |commit: Arc<Commit>| ready(store.commit(&commit)))
     }
 
+    /// Returns a probe that makes the commits of series to this store.
+    pub fn series(&self) -> Probe<Arc<CommitSeries>> {
+        let store = self.clone();
+        Probe::start(move |series: Arc<CommitSeries>| ready(store.commit_series(&series)))
+    }
+
     /// Returns a probe that erases conversations of this store.
     pub fn erasures(&self) -> Probe<EraseConversation> {
         let store = self.clone();
@@ -461,6 +483,12 @@ mod tests {
     impl Engine for MemoryEngine {
         fn commit(&self, commit: Arc<Commit>) -> Answer<Result<Committed, CommitError>> {
             self.answer(CommitError::Unavailable, || self.store.commit(&commit))
+        }
+
+        fn commit_series(&self, series: Arc<CommitSeries>) -> Answer<CommittedSeries> {
+            let committed = self.answer(CommitError::Unavailable, || Ok(self.store.commit_series(&series)));
+            let Answer::Now(committed) = committed else { unreachable!("this store answers at once") };
+            Answer::Now(committed.unwrap_or_else(CommittedSeries::from))
         }
 
         fn erase(&self, id: ConversationId) -> Answer<Result<bool, CommitError>> {

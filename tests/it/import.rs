@@ -1,6 +1,5 @@
 //! `POST /import` and `turn-metrics import` on real servers.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -29,16 +28,14 @@ fn events(turn: u64) -> String {
     .join("\n")
 }
 
-/// Returns the lines of an export by conversation, without their positions. The last line, the end, is left out.
-fn by_conversation(export: &str) -> BTreeMap<String, Vec<Value>> {
+/// Returns the lines of an export in their order, without their positions. The last line, the end, is left out.
+fn turns_of(export: &str) -> Vec<Value> {
     let mut lines: Vec<Value> = export.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.pop().unwrap()["end"].is_string(), "the export has no end");
-    let mut found: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for mut line in lines {
+    for line in &mut lines {
         assert!(line.as_object_mut().unwrap().remove("position").is_some());
-        found.entry(line["conversationId"].as_str().unwrap().to_owned()).or_default().push(line);
     }
-    found
+    lines
 }
 
 /// Returns the export of a server with this many turns.
@@ -64,13 +61,13 @@ fn code_and_texts(output: &Output) -> (Option<i32>, String, String) {
 }
 
 fn stored(server: &Server) -> usize {
-    by_conversation(&server.client().get("/export").body).values().map(Vec::len).sum()
+    turns_of(&server.client().get("/export").body).len()
 }
 
 #[test]
 fn an_export_is_the_same_after_an_import_into_an_empty_server_and_a_restart() {
     let export = export_of(3000);
-    let expected = by_conversation(&export);
+    let expected = turns_of(&export);
     let directory = tempfile::tempdir().unwrap();
     let (plain, compressed) = (directory.path().join("turns.ndjson"), directory.path().join("turns.ndjson.gz"));
     std::fs::write(&plain, &export).unwrap();
@@ -84,17 +81,17 @@ fn an_export_is_the_same_after_an_import_into_an_empty_server_and_a_restart() {
     let (code, out, err) = code_and_texts(&import(&server, &[&compressed]));
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert!(out.ends_with("turns.ndjson.gz: 3000 turns imported, 0 were there already\n"), "{out}");
-    assert_eq!(by_conversation(&server.client().get("/export").body), expected);
+    assert_eq!(turns_of(&server.client().get("/export").body), expected);
     let stats = |server: &Server| server.client().get("/stats?from=2026-01-01&to=2026-03-01&by=model,project").json();
     let before = stats(&server);
     assert_eq!(before["rows"].as_array().unwrap().iter().filter_map(|row| row["turns"].as_u64()).sum::<u64>(), 3000);
 
     server.kill();
     let server = Server::start_with(&data, &settings);
-    assert_eq!(by_conversation(&server.client().get("/export").body), expected);
+    assert_eq!(turns_of(&server.client().get("/export").body), expected);
     let (code, out, _) = code_and_texts(&import(&server, &[&plain, &compressed]));
     assert_eq!((code, out.matches("0 turns imported, 3000 were there already").count()), (Some(0), 2), "{out}");
-    assert_eq!(by_conversation(&server.client().get("/export").body), expected);
+    assert_eq!(turns_of(&server.client().get("/export").body), expected);
     assert_eq!(stats(&server)["rows"], before["rows"]);
 }
 
@@ -144,7 +141,7 @@ fn a_bad_line_or_a_missing_end_is_told_and_a_repetition_brings_the_rest() {
 
     std::fs::write(&file, &export).unwrap();
     assert_eq!(import(&server, &[&file]).status.code(), Some(0));
-    assert_eq!(by_conversation(&server.client().get("/export").body), by_conversation(&export));
+    assert_eq!(turns_of(&server.client().get("/export").body), turns_of(&export));
 }
 
 #[test]
@@ -197,7 +194,7 @@ fn after_a_client_that_is_gone_midway_a_repetition_brings_the_rest() {
     let answer = post(&mut server.client(), &export).json();
     let (imported, duplicates) = (answer["imported"].as_u64().unwrap(), answer["duplicates"].as_u64().unwrap());
     assert!(imported + duplicates == 3000 && duplicates > 0, "{answer}");
-    assert_eq!(by_conversation(&server.client().get("/export").body), by_conversation(&export));
+    assert_eq!(turns_of(&server.client().get("/export").body), turns_of(&export));
 }
 
 #[test]
@@ -225,7 +222,7 @@ fn after_a_server_that_is_gone_midway_the_command_says_so_and_a_repetition_bring
     assert!(stored(&server) > 0);
     let answer = post(&mut server.client(), &export).json();
     assert_eq!((answer["end"].is_string(), &answer["incomplete"]), (true, &Value::Null));
-    assert_eq!(by_conversation(&server.client().get("/export").body), by_conversation(&export));
+    assert_eq!(turns_of(&server.client().get("/export").body), turns_of(&export));
 }
 
 #[test]

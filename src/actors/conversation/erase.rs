@@ -1,11 +1,8 @@
-//! The message that erases a conversation, why it may fail, and what the conversation's actor does.
+//! The message that erases a conversation, and why it may fail.
 
-use actix::{Context, Handler, Message, ResponseFuture};
-use tokio::sync::oneshot;
+use actix::Message;
 
-use super::{Conversation, no_answer};
-use crate::actors::store::EraseConversation;
-use crate::store::{CommitError, Fault};
+use crate::store::Fault;
 use crate::turn::ConversationId;
 
 /// Erase a conversation: its sealed turns, its open turns and its id. The sender sends the message to the directory,
@@ -40,44 +37,4 @@ pub enum EraseError {
     /// The outcome is unknown: the conversation's actor has died. Send the message again.
     #[error("the conversation's actor is gone")]
     ActorGone,
-}
-
-impl Conversation {
-    /// Forgets the state and erases the conversation in the store. Nothing else is in progress, so no answer of the store
-    /// about the erased life comes later.
-    pub(super) fn erase(&mut self, ctx: &mut Context<Self>) {
-        (self.held, self.rest) = (None, None);
-        let replies = std::mem::take(&mut self.erasing);
-        let erasing = self.store.erase.send(EraseConversation { conversation_id: self.id.clone() });
-        self.wait_for(erasing, ctx, |conversation, erased| {
-            let answer = match erased {
-                Ok(Ok(erased)) => Ok(erased),
-                Ok(Err(CommitError::Unavailable(fault))) => Err(EraseError::StoreUnavailable(fault)),
-                // An erasure expects no version and has no size, so it is refused only for overload.
-                Ok(Err(_)) => Err(EraseError::Overloaded),
-                Err(error) => Err(EraseError::StoreUnavailable(no_answer(error))),
-            };
-            if answer == Ok(true) {
-                conversation.facts.iter().for_each(|facts| facts.tell_erased(&conversation.id));
-                tracing::info!(conversationId = %conversation.id, "conversation erased");
-            }
-            // All but the first found nothing.
-            let later = if answer == Ok(true) { Ok(false) } else { answer.clone() };
-            let answers = std::iter::once(answer).chain(std::iter::repeat(later));
-            for (reply, answer) in replies.into_iter().zip(answers) {
-                let _ = reply.send(answer);
-            }
-        });
-    }
-}
-
-impl Handler<Erase> for Conversation {
-    type Result = ResponseFuture<Result<bool, EraseError>>;
-
-    fn handle(&mut self, _: Erase, ctx: &mut Self::Context) -> Self::Result {
-        let (reply, answer) = oneshot::channel();
-        self.erasing.push(reply);
-        self.advance(ctx);
-        Box::pin(async { answer.await.unwrap_or(Err(EraseError::ActorGone)) })
-    }
 }

@@ -2,12 +2,10 @@
 //! senders.
 //!
 //! - `observe`: the messages that change turns, and their answer.
-//! - `import`: imports sealed turns: the message, its answer, and their commits.
-//! - `erase`: erases the conversation: the message, and what the actor does.
+//! - `erase`: the message that erases the conversation.
 //! - `draft`: the changes that a batch of work makes to the turns. Pure.
 //! - `touched`: the turns that a draft has changed or looked at. Pure.
 //! - `parts`: messages of many events, which become several commits. Pure.
-//! - `import_parts`: the turns of an import, which may become several commits too. Pure.
 //! - `open_change`: the change of one open turn. Pure.
 //! - `known`: the durable state of the conversation, as far as its actor knows it. Pure.
 //! - `memory`: bounds the open turns that all conversations hold in memory.
@@ -16,8 +14,6 @@
 
 mod draft;
 mod erase;
-mod import;
-mod import_parts;
 mod known;
 mod logged;
 mod memory;
@@ -37,13 +33,11 @@ use actix::{
 use tokio::sync::oneshot;
 
 pub use self::erase::{Erase, EraseError};
-pub use self::import::{Import, ImportError, ImportReceipt};
 pub(super) use self::logged::LoggedWarnings;
 pub(super) use self::memory::Memory;
 pub use self::observe::{Abandon, Observe, ObserveError, Receipt, TurnReceipt};
 
 use self::draft::{Draft, Limits, NotTaken, Now, ReceiptBuilder, Work};
-use self::import::ImportTask;
 use self::known::{Known, KnownTurns};
 use self::memory::{Permit, Rest};
 use self::parts::{Parts, end_of_part};
@@ -52,7 +46,7 @@ use super::store::{EraseConversation, OpenConversation};
 use crate::clock::{RunningClock, SharedClock};
 use crate::settings::TurnSettings;
 use crate::store::{Commit, CommitError, Committed, ConversationState, Fault, TurnOutcome, Version};
-use crate::turn::{ConversationId, Ordinal, SealedTurn, TurnId};
+use crate::turn::{ConversationId, Ordinal, SealedTurn, TurnEvent, TurnId};
 
 /// How often a batch is tried again after a conflict. After that, its senders are told to send again later.
 const MAX_CONFLICTS: u32 = 8;
@@ -88,7 +82,7 @@ pub struct Conversation {
     rest: Option<Rest>,
     /// Work that arrived while the store was busy with earlier work. It becomes one commit, or several if it is too
     /// much for one.
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Task>,
     /// The senders that wait for the conversation to be erased. That comes before the waiting tasks.
     erasing: Vec<oneshot::Sender<Result<bool, EraseError>>>,
     /// Whether the actor waits for the store or for memory.
@@ -106,22 +100,6 @@ struct Held {
     permit: Permit,
 }
 
-/// Work that waits for its commit.
-enum Waiting {
-    Task(Task),
-    /// Turns to import. They are in no commit with other work, because only imported turns keep their moments.
-    Import(ImportTask),
-}
-
-impl Waiting {
-    fn refuse(self, fault: Fault) {
-        match self {
-            Self::Task(task) => task.answer(Err(ObserveError::StoreUnavailable(fault))),
-            Self::Import(import) => import.answer(Err(ImportError::StoreUnavailable(fault))),
-        }
-    }
-}
-
 /// A piece of work, with the sender that waits for the answer.
 struct Task {
     work: Work,
@@ -136,6 +114,22 @@ impl Task {
     /// Sends the answer. If the sender has gone, the answer is dropped.
     fn answer(self, result: Result<Receipt, ObserveError>) {
         let _ = self.reply.send(result);
+        if let Work::Observe(events) = self.work
+            && events.len() > FREED_AT_ONCE
+        {
+            actix::spawn(free(events));
+        }
+    }
+}
+
+/// The number of events that are freed before other actors of the thread run.
+const FREED_AT_ONCE: usize = 4096;
+
+/// Frees the events of a message step by step: freeing hundreds of thousands takes some ten milliseconds.
+async fn free(mut events: Vec<TurnEvent>) {
+    while !events.is_empty() {
+        events.truncate(events.len().saturating_sub(FREED_AT_ONCE));
+        tokio::task::yield_now().await;
     }
 }
 
@@ -199,7 +193,7 @@ impl Conversation {
     fn enqueue(&mut self, work: Work, ctx: &mut Context<Self>) -> ResponseFuture<Result<Receipt, ObserveError>> {
         let (reply, answer) = oneshot::channel();
         let parts = if let Work::Observe(events) = &work { Parts::of(events).map(Box::new) } else { None };
-        self.waiting.push_back(Waiting::Task(Task { work, reply, looked_up: false, parts }));
+        self.waiting.push_back(Task { work, reply, looked_up: false, parts });
         self.advance(ctx);
         Box::pin(async { answer.await.unwrap_or(Err(ObserveError::ActorGone)) })
     }
@@ -224,18 +218,16 @@ impl Conversation {
         let mut tasks = Vec::new();
         let mut turn_ids = None;
         while !(draft.is_full() || self.one_by_one > 0 && !tasks.is_empty())
-            && let Some(waiting) = self.waiting.pop_front()
+            && let Some(task) = self.waiting.pop_front()
         {
-            let task = match waiting {
-                Waiting::Task(task) if task.parts.is_none() => task,
-                Waiting::Task(task) if tasks.is_empty() => return self.advance_parts(task, held, now, ctx),
-                Waiting::Import(import) if tasks.is_empty() => return self.advance_import(import, held, ctx),
-                // Each of these becomes a commit of its own, after the one with the tasks before it.
-                waiting => {
-                    self.waiting.push_front(waiting);
-                    break;
+            if task.parts.is_some() {
+                if tasks.is_empty() {
+                    return self.advance_parts(task, held, now, ctx);
                 }
-            };
+                // Each of its parts becomes a commit of its own, after the one with the tasks before it.
+                self.waiting.push_front(task);
+                break;
+            }
             let (refusal, unresolved) = match draft.take(&task.work, task.looked_up) {
                 Ok(receipt_builder) => {
                     tasks.push((task, receipt_builder));
@@ -251,7 +243,7 @@ impl Conversation {
                 Some(refusal) if task.looked_up || unresolved.is_empty() => task.answer(Err(refusal)),
                 _ => {
                     // Later tasks wait as well, so that events are folded in the order of their messages.
-                    self.waiting.push_front(Waiting::Task(Task { looked_up: tasks.is_empty(), ..task }));
+                    self.waiting.push_front(Task { looked_up: tasks.is_empty(), ..task });
                     turn_ids = Some(unresolved);
                     break;
                 }
@@ -316,7 +308,7 @@ impl Conversation {
             Ok(state) if is_last && !task.looked_up && state.has_unknown_failures() => None,
             Ok(state) => {
                 **parts = if is_last { Parts::taking() } else { Parts::Checking { next: end, state: Some(state) } };
-                self.waiting.push_front(Waiting::Task(task));
+                self.waiting.push_front(task);
                 self.held = Some(held);
                 return self.pause(ctx);
             }
@@ -332,7 +324,7 @@ impl Conversation {
             }
             _ => {
                 let parts = Some(Box::new(Parts::checking()));
-                self.waiting.push_front(Waiting::Task(Task { looked_up: true, parts, ..task }));
+                self.waiting.push_front(Task { looked_up: true, parts, ..task });
                 self.load(unresolved, held.permit, ctx);
             }
         }
@@ -370,7 +362,7 @@ impl Conversation {
                 parts.remember(sealed_before);
                 parts.remember(outcomes.iter().filter_map(|(id, outcome)| Some((id.clone(), outcome.ordinal()?))));
             }
-            self.waiting.push_front(Waiting::Task(task));
+            self.waiting.push_front(task);
         }
     }
 
@@ -380,7 +372,7 @@ impl Conversation {
             if let Some(parts) = &mut task.parts {
                 parts.remember(std::mem::take(&mut sealed));
             }
-            self.waiting.push_front(Waiting::Task(Task { looked_up: false, ..task }));
+            self.waiting.push_front(Task { looked_up: false, ..task });
         }
     }
 
@@ -454,6 +446,33 @@ impl Conversation {
         self.wait_for(loading, ctx, |conversation, loaded| conversation.loaded(loaded, permit));
     }
 
+    /// Forgets the state and erases the conversation in the store. Nothing else is in progress, so no answer of the store
+    /// about the erased life comes later.
+    fn erase(&mut self, ctx: &mut Context<Self>) {
+        (self.held, self.rest) = (None, None);
+        let replies = std::mem::take(&mut self.erasing);
+        let erasing = self.store.erase.send(EraseConversation { conversation_id: self.id.clone() });
+        self.wait_for(erasing, ctx, |conversation, erased| {
+            let answer = match erased {
+                Ok(Ok(erased)) => Ok(erased),
+                Ok(Err(CommitError::Unavailable(fault))) => Err(EraseError::StoreUnavailable(fault)),
+                // An erasure expects no version and has no size, so it is refused only for overload.
+                Ok(Err(_)) => Err(EraseError::Overloaded),
+                Err(error) => Err(EraseError::StoreUnavailable(no_answer(error))),
+            };
+            if answer == Ok(true) {
+                conversation.facts.iter().for_each(|facts| facts.tell_erased(&conversation.id));
+                tracing::info!(conversationId = %conversation.id, "conversation erased");
+            }
+            // All but the first found nothing.
+            let later = if answer == Ok(true) { Ok(false) } else { answer.clone() };
+            let answers = std::iter::once(answer).chain(std::iter::repeat(later));
+            for (reply, answer) in replies.into_iter().zip(answers) {
+                let _ = reply.send(answer);
+            }
+        });
+    }
+
     fn loaded(&mut self, loaded: Result<Result<ConversationState, Fault>, MailboxError>, permit: Permit) {
         match loaded {
             Ok(Ok(ConversationState { version, last_sealed_at, open_turns, sealed_turns })) => {
@@ -467,7 +486,8 @@ impl Conversation {
     }
 
     fn refuse_waiting(&mut self, fault: &Fault) {
-        self.waiting.drain(..).for_each(|waiting| waiting.refuse(fault.clone()));
+        let refusal = || ObserveError::StoreUnavailable(fault.clone());
+        self.waiting.drain(..).for_each(|task| task.answer(Err(refusal())));
     }
 
     fn commit(&mut self, tasks: Vec<(Task, ReceiptBuilder)>, commit: Commit, ctx: &mut Context<Self>) {
@@ -575,6 +595,17 @@ impl Handler<Observe> for Conversation {
 
     fn handle(&mut self, observe: Observe, ctx: &mut Self::Context) -> Self::Result {
         self.enqueue(Work::Observe(observe.events), ctx)
+    }
+}
+
+impl Handler<Erase> for Conversation {
+    type Result = ResponseFuture<Result<bool, EraseError>>;
+
+    fn handle(&mut self, _: Erase, ctx: &mut Self::Context) -> Self::Result {
+        let (reply, answer) = oneshot::channel();
+        self.erasing.push(reply);
+        self.advance(ctx);
+        Box::pin(async { answer.await.unwrap_or(Err(EraseError::ActorGone)) })
     }
 }
 

@@ -853,5 +853,5 @@ async fn a_fact_is_told_when_it_is_durable_and_not_before() {
     gate.add_permits(1);
     waiting.await.unwrap().unwrap().unwrap();
     let Some(Fact::TurnSealed(sealed)) = subscription.next().await else { panic!("not told") };
-    assert_eq!([sealed.turn], *kept.all_turns("c"));
+    assert_eq!(std::slice::from_ref(&sealed.turn), kept.all_turns("c"));
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::actors::ImportedTurn;
 use crate::store::{Commit, ErasedSums, Position};
 use crate::turn::{
     BadEvent, ConversationId, EpochMillis, KernelMoment, Label, Millis, Ordinal, SealedTurn, StepDetails, StepId,
@@ -25,15 +26,6 @@ pub(crate) enum ImportLine {
     Erased(Box<ErasedSums>),
     /// The end of an export.
     End(ExportEnd),
-}
-
-/// A turn to import.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ImportedTurn {
-    pub(crate) conversation_id: ConversationId,
-    /// The ordinal of the turn where it comes from. `None` if the line is of no export.
-    pub(crate) ordinal: Option<Ordinal>,
-    pub(crate) turn: SealedTurn,
 }
 
 /// Why a line cannot be imported.

@@ -91,15 +91,16 @@ impl RefusedLines {
 }
 
 /// The turns that the events of one conversation would end. If the events are refused, the message names these turns.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Ends {
     first: Option<TurnId>,
     count: usize,
 }
 
 impl Ends {
-    pub(crate) fn of<'a>(mut turns: impl Iterator<Item = &'a TurnId>) -> Self {
-        let first = turns.next().cloned();
-        Self { count: usize::from(first.is_some()) + turns.count(), first }
+    pub(crate) fn add(&mut self, turn_id: &TurnId) {
+        self.first.get_or_insert_with(|| turn_id.clone());
+        self.count += 1;
     }
 
     /// Returns a sentence that these turns stay open, to append to a refusal.

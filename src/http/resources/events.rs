@@ -18,10 +18,9 @@ use crate::http::error::{ApiError, Unavailable};
 use crate::http::intake::body::{Body, overloaded};
 use crate::http::intake::body_events::{BadLines, BodyEvents, ConversationEvents};
 use crate::http::intake::budget::Denied;
-use crate::http::intake::event_chunks::EventChunks;
-use crate::http::intake::refused::{Ends, MAX_NAMED, RefusedLines};
+use crate::http::intake::refused::{MAX_NAMED, RefusedLines};
 use crate::settings::{CONVERSATIONS_AT_ONCE, TURNS_AT_ONCE};
-use crate::turn::{ConversationId, TurnEventKind};
+use crate::turn::ConversationId;
 
 /// Takes posted events in, and answers when they are durable.
 pub(crate) async fn post(api: Data<Api>, request: HttpRequest, payload: Payload) -> Result<HttpResponse, ApiError> {
@@ -32,7 +31,7 @@ pub(crate) async fn post(api: Data<Api>, request: HttpRequest, payload: Payload)
     let Body { events, mut reservation } = Body::read(&request, payload, &api.settings, &api.budget, bad_lines).await?;
     let BodyEvents { accepted, ignored, conversations, refused } = events;
     // The receipts of many short turns take more memory than the events.
-    let turns: usize = conversations.values().map(|of_one| turns_of(&of_one.events)).sum();
+    let turns: usize = conversations.values().map(|of_one| of_one.events.turns()).sum();
     let bytes = reservation.bytes().saturating_add(turns.saturating_mul(RECEIPT_BYTES));
     reservation.resize(bytes).map_err(|denied| match denied {
         Denied::Exhausted => overloaded(),
@@ -137,12 +136,6 @@ impl CombinedReceipt {
 /// The approximate memory of a turn's receipt while it is built and sent.
 const RECEIPT_BYTES: usize = 256;
 
-/// Returns at least the number of turns to which the events belong. The result is too high if events of several turns
-/// alternate.
-fn turns_of(events: &EventChunks) -> usize {
-    1 + events.iter().zip(events.iter().skip(1)).filter(|(event, next)| event.turn_id != next.turn_id).count()
-}
-
 /// Sends the events to their conversations and combines the receipts.
 ///
 /// If one conversation fails, the events of the others are still sent. A client that is told to send again does so
@@ -154,12 +147,10 @@ async fn observe(
     let permits = &Semaphore::new(TURNS_AT_ONCE);
     let mut answers = stream::iter(conversations)
         .map(|(conversation_id, ConversationEvents { first_line, events })| async move {
-            let turns = u32::try_from(turns_of(&events).min(TURNS_AT_ONCE)).unwrap_or(u32::MAX);
+            let turns = u32::try_from(events.turns().min(TURNS_AT_ONCE)).unwrap_or(u32::MAX);
             let _permit = permits.acquire_many(turns).await;
-            let count = events.len() as u64;
-            let done = events.iter().filter(|event| matches!(event.kind, TurnEventKind::Done(_)));
-            let ends = Ends::of(done.map(|event| &event.turn_id));
-            let observe = Observe { conversation_id: conversation_id.clone(), events: events.into_vec() };
+            let (count, ends) = (events.len() as u64, events.ends().clone());
+            let observe = Observe { conversation_id: conversation_id.clone(), events: events.into_vec().await };
             (conversation_id, first_line, count, ends, api.handles.intake.observe.send(observe).await)
         })
         .buffered(CONVERSATIONS_AT_ONCE);
@@ -242,6 +233,7 @@ mod tests {
     use crate::http::stand_in::{StandIn, ask, done, get, observed, post, sealed_turns};
     use crate::settings::HttpSettings;
     use crate::store::{Fault, FaultKind};
+    use crate::turn::TurnEventKind;
     use crate::turn::TurnId;
 
     fn delta(conversation: &str) -> String {

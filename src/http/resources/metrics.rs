@@ -155,6 +155,21 @@ mod tests {
     }
 
     #[actix_web::test]
+    async fn an_answer_of_one_page_asks_for_the_revision_once_and_a_longer_one_once_more_at_its_end() {
+        for (count, times) in [(1, 1), (PAGE_TURNS as u64, 1), (2 * PAGE_TURNS as u64, 2)] {
+            let (api, seen) = with_turns(count).start_with(HttpSettings::default());
+            let asked = || std::mem::take(&mut seen.lock().unwrap().found).len();
+            let tag = get(&api, PATH).await.header("etag").unwrap().to_owned();
+            assert_eq!(asked(), times, "{count} turns");
+            get(&api, PATH).await.success();
+            assert_eq!(asked(), 1, "from the cache");
+            let known = TestRequest::get().uri(PATH).insert_header(("if-none-match", tag));
+            assert_eq!(ask(&api, known).await.status, 304);
+            assert_eq!(asked(), 1);
+        }
+    }
+
+    #[actix_web::test]
     async fn pages_are_bounded_and_end_at_the_revision() {
         let system = StandIn { turns: sealed_turns(PAGE_TURNS as u64 + 3), ..StandIn::default() };
         let (api, seen) = system.start_with(HttpSettings::default());

@@ -104,3 +104,44 @@ pub(crate) async fn imported_turns_are_dropped_and_erased_like_others(store: &St
     store.commit(import("c", 0, 2, &[("a", 10)])).await.unwrap();
     assert_eq!(kept(store, "c").await, expected(&[(2, "a", 10)]));
 }
+
+pub(crate) async fn imported_turns_alone_fit_any_version(store: &StoreUnderTest) {
+    store.commit(commit("c", 0, &["open"], &[])).await.unwrap();
+    for (version, id) in [(0, "a"), (9, "b")] {
+        store.commit(import("c", version, 1, &[(id, 5)])).await.unwrap();
+    }
+    assert_eq!(kept(store, "c").await, expected(&[(1, "a", 5), (2, "b", 5)]));
+    let staging = Commit { imported_from: Ordinal::new(1), ..commit("c", 0, &["open"], &["d"]) };
+    let conflict = CommitError::Conflict { expected: Version(0), actual: Version(3) };
+    assert_eq!(store.commit(staging).await, Err(conflict), "its staged turn was made from another state");
+}
+
+pub(crate) async fn a_series_takes_positions_in_its_order(store: &StoreUnderTest) {
+    let places = [("c", 3, "a"), ("d", 1, "a"), ("c", 4, "b"), ("d", 2, "b"), ("c", 5, "c")];
+    let commits: Vec<_> = places.iter().map(|(name, from, id)| import(name, 0, *from, &[(id, 7)])).collect();
+    let answer = store.commit_series(commits.clone()).await;
+    assert_eq!((answer.committed.len(), answer.ended), (5, None));
+    let order = |page: SealedPage| {
+        let place = |found: PositionedTurn| {
+            (found.position.number, found.conversation_id.to_string(), found.turn.ordinal.get())
+        };
+        page.turns.into_iter().map(place).collect::<Vec<_>>()
+    };
+    let found = order(store.sealed(None, 9).await.unwrap());
+    let all = (1..).zip(places).map(|(position, (name, ordinal, _))| (position, name.to_owned(), ordinal));
+    assert_eq!(found, all.collect::<Vec<_>>());
+    let again = store.commit_series(commits).await;
+    let is_duplicate = |committed: &Committed| matches!(committed.outcomes[..], [(_, TurnOutcome::Duplicate(_))]);
+    assert!(again.ended.is_none() && again.committed.iter().all(is_duplicate), "{again:?}");
+    assert_eq!(order(store.sealed(None, 9).await.unwrap()), found);
+}
+
+pub(crate) async fn a_series_ends_at_the_first_refusal(store: &StoreUnderTest) {
+    let series = vec![import("c", 0, 1, &[("a", 7)]), commit("d", 5, &[], &["a"]), import("c", 0, 2, &[("b", 7)])];
+    let answer = store.commit_series(series).await;
+    assert_eq!(answer.ended, Some(CommitError::Conflict { expected: Version(5), actual: Version(0) }));
+    assert_eq!(answer.committed.iter().map(|committed| committed.version).collect::<Vec<_>>(), [Version(1)]);
+    assert_eq!(kept(store, "c").await, expected(&[(1, "a", 7)]));
+    assert_eq!(all(store, "d").await, []);
+    assert_eq!(store.commit_series(Vec::new()).await, CommittedSeries::default());
+}

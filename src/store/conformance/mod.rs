@@ -32,9 +32,10 @@ use std::time::Duration;
 
 use super::oracle::change;
 use super::{
-    Commit, CommitError, Committed, ConversationOrder, ConversationQuestion, ConversationState, DropTurns, Engine,
-    ListSealedError, ListedConversation, OpenTurns, Position, RangeEnd, Report, ReportError, ReportQuestion, Revision,
-    SealedPage, StagedChange, StagedTurn, StaleBefore, StaleTurn, TurnOutcome, TurnRange, Version,
+    Commit, CommitError, CommitSeries, Committed, CommittedSeries, ConversationOrder, ConversationQuestion,
+    ConversationState, DropTurns, Engine, ListSealedError, ListedConversation, OpenTurns, Position, PositionedTurn,
+    RangeEnd, Report, ReportError, ReportQuestion, Revision, SealedPage, StagedChange, StagedTurn, StaleBefore,
+    StaleTurn, TurnOutcome, TurnRange, Version,
 };
 use crate::report::{PicoDollars, PriceBook, PricedStep, SharedPriceBook};
 use crate::turn::{
@@ -85,6 +86,10 @@ impl StoreUnderTest {
 
     fn commit(&self, commit: Commit) -> impl Future<Output = Result<Committed, CommitError>> + use<> {
         self.0.commit(Arc::new(commit)).get()
+    }
+
+    fn commit_series(&self, commits: Vec<Commit>) -> impl Future<Output = CommittedSeries> + use<> {
+        self.0.commit_series(Arc::new(CommitSeries { commits })).get()
     }
 
     /// Erases a conversation. Returns whether there was anything to erase.
@@ -222,6 +227,9 @@ macro_rules! conformance {
                 an_import_ends_the_open_turns_that_it_has_and_no_others
                 turns_that_follow_an_import_are_not_sealed_before_its_latest_turn
                 imported_turns_are_dropped_and_erased_like_others
+                imported_turns_alone_fit_any_version
+                a_series_takes_positions_in_its_order
+                a_series_ends_at_the_first_refusal
             }
             retention {
                 old_turns_are_dropped_and_their_ordinals_are_not_given_again

@@ -8,10 +8,10 @@ use tokio::sync::watch;
 
 use super::engine::RedbEngine;
 use crate::store::contract::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport,
-    DropError, DropTurns, DroppedTurns, ExportHold, Health, ListSealedError, ListedConversation, OpenTurns, Report,
-    ReportError, ReportQuestion, RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes,
-    TurnRange,
+    Backup, BackupError, Commit, CommitError, CommitSeries, Committed, CommittedSeries, ConversationQuestion,
+    ConversationState, DamageReport, DropError, DropTurns, DroppedTurns, ExportHold, Health, ListSealedError,
+    ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, RepricingProgress, Revision, SealedPage,
+    StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use crate::store::engine::{Answer, Engine};
 use crate::store::erased_sums::{ErasedSums, ErasedSumsId, ErasedSumsPage};
@@ -63,6 +63,10 @@ impl RedbEngine {
 impl Engine for RedbEngine {
     fn commit(&self, commit: Arc<Commit>) -> Answer<Result<Committed, CommitError>> {
         Answer::later(self.commit(commit))
+    }
+
+    fn commit_series(&self, series: Arc<CommitSeries>) -> Answer<CommittedSeries> {
+        Answer::later(self.commit_series(series))
     }
 
     fn erase(&self, id: ConversationId) -> Answer<Result<bool, CommitError>> {

@@ -65,6 +65,10 @@ mod in_the_tables {
             Engine::commit(&self.engine, commit)
         }
 
+        fn commit_series(&self, series: Arc<CommitSeries>) -> Answer<CommittedSeries> {
+            Engine::commit_series(&self.engine, series)
+        }
+
         fn erase(&self, id: ConversationId) -> Answer<Result<bool, CommitError>> {
             Engine::erase(&self.engine, id)
         }

@@ -26,17 +26,17 @@ use super::tables::meta::Repricing;
 use super::tables::read::ReadTables;
 use super::unwind::{self, Panic};
 use super::writer::Writer;
-use super::writer::admission::Admission;
+use super::writer::admission::{Admission, Permit};
 use super::writer::backoff::Backoff;
 use super::writer::job::Job;
 use super::writer::pace::Capacity;
 use crate::report::{NoPrices, SharedPriceBook};
 use crate::settings::StoreSettings;
 use crate::store::contract::{
-    Backup, BackupError, Commit, CommitError, Committed, ConversationQuestion, ConversationState, DamageReport,
-    DropError, DropTurns, DroppedTurns, ExportHold, Health, ListSealedError, ListedConversation, OpenTurns, Report,
-    ReportError, ReportQuestion, RepricingProgress, Revision, SealedPage, StaleBefore, StaleTurn, StoreSizes,
-    TurnRange,
+    Backup, BackupError, Commit, CommitError, CommitSeries, Committed, CommittedSeries, ConversationQuestion,
+    ConversationState, DamageReport, DropError, DropTurns, DroppedTurns, ExportHold, Health, ListSealedError,
+    ListedConversation, OpenTurns, Report, ReportError, ReportQuestion, RepricingProgress, Revision, SealedPage,
+    StaleBefore, StaleTurn, StoreSizes, TurnRange,
 };
 use crate::store::erased_sums::{ErasedSums, ErasedSumsId, ErasedSumsPage};
 use crate::store::fault::{Fault, FaultKind};
@@ -171,16 +171,28 @@ impl RedbEngine {
     ) -> impl Future<Output = Result<Committed, CommitError>> + use<C> {
         let commit = commit.into();
         let (reply, answer) = oneshot::channel();
-        let (bytes, limit) = (commit.bytes(), self.max_commit_bytes);
-        // A row that is too large for the database would make the journal fail, and with it all commits of the batch.
-        let checked = if bytes > limit { Err(CommitError::TooLarge { bytes, limit }) } else { Ok(()) };
-        let turns = commit.weight();
-        let admit = || {
-            let is_small = Admission::is_small(turns, bytes);
-            if is_small { self.admission.admit_small(turns) } else { self.admission.admit(turns) }
-        };
-        let admitted = checked.and_then(|()| admit().ok_or(CommitError::Overloaded));
+        let admitted = self.admit(commit.weight(), commit.bytes());
         self.ask(admitted.map(|permit| Job::Commit(commit, reply, permit)), answer)
+    }
+
+    /// Resolves when the commits are durable, or with the reason why some of them are not.
+    pub(crate) fn commit_series(&self, series: Arc<CommitSeries>) -> impl Future<Output = CommittedSeries> + use<> {
+        let (reply, answer) = oneshot::channel();
+        let admitted = self.admit(series.weight(), series.bytes());
+        let committing = self.ask(admitted.map(|permit| Job::Series(series, reply, permit)), answer);
+        async { committing.await.unwrap_or_else(CommittedSeries::from) }
+    }
+
+    /// Admits changes of this many turns and bytes.
+    fn admit(&self, turns: usize, bytes: usize) -> Result<Permit, CommitError> {
+        let limit = self.max_commit_bytes;
+        if bytes > limit {
+            // A row that is too large for the database would make the journal fail, and with it all commits of the batch.
+            return Err(CommitError::TooLarge { bytes, limit });
+        }
+        let is_small = Admission::is_small(turns, bytes);
+        let permit = if is_small { self.admission.admit_small(turns) } else { self.admission.admit(turns) };
+        permit.ok_or(CommitError::Overloaded)
     }
 
     /// Resolves when the conversation is erased durably, with whether there was anything to erase.

@@ -7,20 +7,25 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::report::{Figures, Grouping, Period, PicoDollars, PriceBook, PricedStep, Quarter, Selection};
+use crate::report::{
+    BreakdownRow, Figures, Grouping, Period, PicoDollars, PriceBook, PricedStep, Quarter, RollupLabel, Selection,
+};
 use crate::settings::StoreSettings;
 use crate::store::oracle::change;
 use crate::store::redb::tables::meta::FORMAT;
+use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{
-    Commit, ConversationOrder, ConversationQuestion, Health, Location, RedbEngine, ReportQuestion, StagedTurn,
-    TurnOutcome, TurnRange, Version, check,
+    Commit, ConversationOrder, ConversationQuestion, DropTurns, ErasedSums, Health, Location, RedbEngine,
+    ReportQuestion, StagedTurn, TurnOutcome, TurnRange, Version, check,
 };
 use crate::turn::{
     ConversationId, Done, EpochMillis, Label, Millis, OpenTurn, Ordinal, Progress, StepId, StepTimes, TurnId,
     TurnLabels, UsageReport,
 };
 
-const CONVERSATIONS: [&str; 3] = ["plain", "with every field", "a/b é ✓"];
+/// The first three get commits of every kind. The next ones were imported, or lost their first turn because of its age.
+/// The last one was erased and began anew.
+const CONVERSATIONS: [&str; 6] = ["plain", "with every field", "a/b é ✓", "imported", "aged", "erased"];
 
 /// A token of any model costs as many pico-dollars as its name has bytes.
 #[derive(Debug)]
@@ -40,6 +45,16 @@ impl PriceBook for FixturePrices {
 /// Returns the path of a file of the fixture. The name has the number of the format.
 fn fixture(ending: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(format!("format-{FORMAT}.{ending}"))
+}
+
+/// Opens a store in which nothing runs in the background, so that the rows of erased conversations stay.
+fn open_quietly(directory: &Path) -> RedbEngine {
+    let (location, settings) = (Location::Directory(directory.to_owned()), StoreSettings::default());
+    let prepared = RedbEngine::prepare_pricing(location, &settings, Backoff::default(), Arc::new(FixturePrices));
+    let (store, mut writer) = prepared.unwrap();
+    writer.checkpoint_by_hand();
+    std::thread::spawn(move || writer.run());
+    store
 }
 
 fn open(directory: &Path) -> RedbEngine {
@@ -115,6 +130,14 @@ fn reported(store: &RedbEngine) -> Value {
     rows.collect()
 }
 
+/// Returns the sums of erased and dropped turns, as an export has them.
+async fn erased(store: &RedbEngine) -> Value {
+    let _hold = store.begin_export().await.unwrap();
+    let sums = store.erased_sums(None, 99).unwrap().sums;
+    assert!(sums.len() > 2, "{sums:?}");
+    sums.iter().map(|sums| serde_json::from_str::<Value>(&sums.to_line().unwrap()).unwrap()).collect()
+}
+
 /// Returns the order of all turns.
 fn order(store: &RedbEngine) -> Value {
     let page = store.sealed_turns(None, 99).unwrap();
@@ -140,6 +163,8 @@ async fn files_of_this_format_say_what_they_always_said_and_can_be_written_to() 
     assert_eq!(listed(&store), expected["listed"]);
     assert_eq!(reported(&store), expected["reported"]);
     assert_eq!(store.running_time().get(), expected["runningTime"].as_u64().unwrap());
+    assert_eq!(erased(&store).await, expected["erased"]);
+    assert_eq!(store.take_erased_sums(vec![foreign_sums()]).await, Ok(0), "the store has these sums");
     let again = |id: &str| bare(id).seal(&Done::because("stop"), EpochMillis::new(1));
     let plain = &expected["conversations"][0];
     let committed = store.commit(Commit {
@@ -155,6 +180,12 @@ async fn files_of_this_format_say_what_they_always_said_and_can_be_written_to() 
     assert!(matches!(outcomes[1].1, TurnOutcome::Sealed(at) if at.get() == next), "{outcomes:?}");
     store.close().await;
     assert_eq!(check(directory.path()).unwrap().violations, []);
+}
+
+/// Returns sums of erased turns of another store.
+fn foreign_sums() -> ErasedSums {
+    let id = "000000000000000000000000000000ab-0000000000000000-0000000000000007".parse().unwrap();
+    ErasedSums { id, label: RollupLabel::default(), sums: BreakdownRow::default() }
 }
 
 fn bare(id: &str) -> OpenTurn {
@@ -231,11 +262,37 @@ async fn write_the_fixture_of_this_format() {
     let mut staged_before = None;
     for version in 0..4 {
         if version == 2 {
+            let commit = |name: &str, version, turns: &[(&str, u64)], imported_from| Commit {
+                conversation_id: ConversationId::new(name).unwrap(),
+                expected_version: Version(version),
+                staged: Vec::new(),
+                sealed: turns.iter().map(|(id, at)| full_turn(id).seal(&done, EpochMillis::new(*at))).collect(),
+                imported_from,
+            };
+            let imported = [("t1", 1_700_000_000_007), ("t2", 1_700_000_000_003)];
+            store.commit(commit("imported", 0, &imported, Ordinal::new(5))).await.unwrap();
+            store.commit(commit("aged", 0, &[("old", 9), ("young", 1_700_000_000_000)], None)).await.unwrap();
+            for name in ["erased", "erased later"] {
+                store.commit(commit(name, 0, &[("gone", 1_700_000_000_001)], None)).await.unwrap();
+            }
+            assert_eq!(store.erase(ConversationId::new("erased").unwrap()).await, Ok(true));
+            store.commit(commit("erased", 0, &[("new", 1_700_000_000_002)], None)).await.unwrap();
+            let old = DropTurns { keep: Duration::ZERO, now: EpochMillis::new(10) };
+            while !store.drop_turns(old).await.unwrap().is_done {}
+            assert_eq!(store.take_erased_sums(vec![foreign_sums()]).await, Ok(1));
             store.close().await;
-            store = open(directory.path());
+            // Its rows are still in the tables.
+            store = open_quietly(directory.path());
+            store.commit(commit("being erased", 0, &[("gone", 1_700_000_000_001)], None)).await.unwrap();
+            store.close().await;
+            store = open_quietly(directory.path());
+            assert_eq!(store.erase(ConversationId::new("being erased").unwrap()).await, Ok(true));
+            store.close().await;
+            store = open_quietly(directory.path());
+            assert_eq!(store.erase(ConversationId::new("erased later").unwrap()).await, Ok(true));
         }
         store.tick(Duration::from_millis(1000 + version)).await.unwrap();
-        for (nth, name) in (0..).zip(CONVERSATIONS) {
+        for (nth, name) in (0..).zip(&CONVERSATIONS[..3]) {
             let of_version = |id: &str| bare(&format!("{id}{version}"));
             let at = EpochMillis::new(1_700_000_000_000 + nth * 1000 + version);
             let (turn, open) = if nth == 0 {
@@ -255,7 +312,7 @@ async fn write_the_fixture_of_this_format() {
                 staged_before = Some(grown);
             }
             let commit = Commit {
-                conversation_id: ConversationId::new(name).unwrap(),
+                conversation_id: ConversationId::new(*name).unwrap(),
                 expected_version: Version(version),
                 staged: changes,
                 sealed: vec![turn],
@@ -265,14 +322,13 @@ async fn write_the_fixture_of_this_format() {
         }
     }
     let running_time = store.running_time().get();
-    let said = json!({
+    let mut said = json!({
         "runningTime": running_time,
         "order": order(&store),
         "listed": listed(&store),
         "reported": reported(&store),
         "conversations": said(&store),
     });
-    fs::write(fixture("json"), serde_json::to_string_pretty(&said).unwrap() + "\n").unwrap();
     // The store is not closed in order, because that would move everything from the journal into the tables.
     let mut writer = store.health();
     drop(store);
@@ -280,4 +336,9 @@ async fn write_the_fixture_of_this_format() {
     for file in ["redb", "journal.redb"] {
         fs::copy(directory.path().join(format!("turn-metrics.{file}")), fixture(file)).unwrap();
     }
+    // A read of these sums removes the rows of erased conversations first, so the fixture is written before.
+    let store = open(directory.path());
+    said["erased"] = erased(&store).await;
+    store.close().await;
+    fs::write(fixture("json"), serde_json::to_string_pretty(&said).unwrap() + "\n").unwrap();
 }

@@ -376,20 +376,23 @@ fn a_database_of_another_program_is_refused() {
 
 #[test]
 fn a_database_of_another_format_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let database = redb::Database::create(directory.path().join("turn-metrics.redb")).unwrap();
-    let txn = database.begin_write().unwrap();
-    {
-        let mut meta = txn.open_table(redb::TableDefinition::<&str, &[u8]>::new("meta")).unwrap();
-        meta.insert("format", 2u32.to_le_bytes().as_slice()).unwrap();
+    // No row of the present format is without a checksum.
+    for (stored, told) in [(2_u32, 2), (1, 0)] {
+        let directory = tempfile::tempdir().unwrap();
+        let database = redb::Database::create(directory.path().join("turn-metrics.redb")).unwrap();
+        let txn = database.begin_write().unwrap();
+        {
+            let mut meta = txn.open_table(redb::TableDefinition::<&str, &[u8]>::new("meta")).unwrap();
+            meta.insert("format", stored.to_le_bytes().as_slice()).unwrap();
+        }
+        txn.commit().unwrap();
+        drop(database);
+        let before = fs::read(directory.path().join("turn-metrics.redb")).unwrap();
+        let refused = in_directory(directory.path()).unwrap_err();
+        assert!(matches!(refused, OpenError::OtherFormat { found, known: 1, .. } if found == told), "{refused}");
+        let after = fs::read(directory.path().join("turn-metrics.redb")).unwrap();
+        assert!(before == after, "the refused file was changed");
     }
-    txn.commit().unwrap();
-    drop(database);
-    let before = fs::read(directory.path().join("turn-metrics.redb")).unwrap();
-    let refused = in_directory(directory.path()).unwrap_err();
-    assert!(matches!(refused, OpenError::OtherFormat { found: 2, known: 1, .. }), "{refused}");
-    let after = fs::read(directory.path().join("turn-metrics.redb")).unwrap();
-    assert!(before == after, "the refused file was changed");
 }
 
 /// Ends a store as a crash of its process would: nothing is closed in order.

@@ -24,15 +24,16 @@ const TURNS_OF_A_PART: u64 = 200;
 /// A sealed turn: its conversation and its ordinal there.
 type Place = (String, u64);
 
-/// An import, and the line of each of its turns.
+/// An import, the line of each of its turns, and their order.
 struct Import {
     body: String,
+    order: Vec<Place>,
     lines: BTreeMap<Place, Value>,
 }
 
 /// Makes an import. Some of its conversations begin with a later ordinal, and moments of sealing fall.
 fn import(number: usize) -> Import {
-    let (mut body, mut lines) = (String::new(), BTreeMap::new());
+    let (mut body, mut order, mut lines) = (String::new(), Vec::new(), BTreeMap::new());
     for nth in 0..LINES {
         let (of, turn) = (nth % CONVERSATIONS, nth / CONVERSATIONS);
         let (conversation, ordinal) = (format!("import-{number}-{of}"), 1 + turn + 3 * (of % 2));
@@ -50,10 +51,11 @@ fn import(number: usize) -> Import {
             },
         });
         body.extend([line.to_string().as_str(), "\n"]);
+        order.push((conversation.clone(), ordinal));
         lines.insert((conversation, ordinal), line);
     }
     body += "{\"end\":\"00000000000000000000000000000007-0000000000000bb8\"}\n";
-    Import { body, lines }
+    Import { body, order, lines }
 }
 
 /// Sends an import. Returns the answer.
@@ -160,7 +162,11 @@ fn run(seed: u64, kills: usize, loses_writes: bool) -> Result<usize, String> {
         let mut client = server.client();
         let after = look(&mut client, &before, &new.lines)?;
         in_between += usize::from(after.len() > known.len() && after.len() < known.len() + new.lines.len());
-        let there = (after.len() - known.len()) as u64;
+        let there = after.len() - known.len();
+        if let Some(place) = new.order[..there].iter().find(|place| !after.contains_key(*place)) {
+            return Err(format!("{place:?} is missing, and turns that follow it in the import are there"));
+        }
+        let there = there as u64;
         known.extend(new.lines);
         let (status, answer) = send(server.client(), &new.body).unwrap();
         if (status, answer["imported"].as_u64(), answer["duplicates"].as_u64())

@@ -3,7 +3,7 @@
 //! Invariants: the turns of a batch are durable before the next batch is read to its end. The memory in use does not
 //! depend on the length of the body.
 //!
-//! - `send`: sends the turns of a conversation to its actor, and sums of erased turns to the store.
+//! - `send`: sends turns to the directory, and sums of erased turns to the store.
 //! - `tests`: imports into a store in memory.
 
 mod send;
@@ -14,25 +14,22 @@ use std::io::ErrorKind;
 
 use actix_web::web::{Bytes, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use futures_util::{StreamExt, stream};
 use serde::Serialize;
-use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tracing::debug;
 
-use self::send::{Ended, TURNS_IN_MESSAGE, add, import_conversation, take_sums};
+use self::send::{Ended, import_turns, take_sums};
 use super::api::Api;
 use super::query::Query;
-use crate::actors::ImportReceipt;
+use crate::actors::{ImportReceipt, ImportedTurn};
 use crate::http::error::{ApiError, ImportEnd};
 use crate::http::intake::arrival::{Arrival, BrokenArrival, Format, SLICE_BYTES, TimeLimit};
 use crate::http::intake::body::{MIN_RESERVED_BYTES, overloaded};
 use crate::http::intake::budget::{Denied, Reservation};
 use crate::http::intake::import_batch::ImportBatch;
-use crate::http::intake::import_line::{ImportLine, ImportedTurn};
+use crate::http::intake::import_line::ImportLine;
 use crate::http::intake::inflate::{INFLATER_BYTES, Inflated, Inflater};
 use crate::http::intake::lines::{LineTooLong, Lines};
-use crate::settings::{CONVERSATIONS_AT_ONCE, TURNS_AT_ONCE};
 use crate::store::Position;
 use crate::turn::{Encoding, EpochMillis, Framing};
 
@@ -293,31 +290,17 @@ impl Importer<'_> {
         })
     }
 
-    /// Imports the turns that were read. If a conversation fails, the others are still imported.
+    /// Imports the turns and sums that were read.
     async fn import_batch(&mut self) -> Result<(), Ended> {
-        let batch = std::mem::take(&mut self.batch);
-        let mut first: Option<Ended> = None;
-        match take_sums(self.api, batch.sums).await {
-            Ok(changed) => self.erased_sums += changed,
-            Err(ended) => first = Some(ended),
-        }
-        let (api, permits) = (self.api, &Semaphore::new(TURNS_AT_ONCE));
-        let mut answers = stream::iter(batch.conversations)
-            .map(|(conversation_id, of_one)| async move {
-                let turns = u32::try_from(of_one.turns.len().min(TURNS_IN_MESSAGE)).unwrap_or(u32::MAX);
-                let _permit = permits.acquire_many(turns).await;
-                import_conversation(api, conversation_id, of_one).await
-            })
-            .buffered(CONVERSATIONS_AT_ONCE);
-        while let Some((receipt, ended)) = answers.next().await {
-            add(&mut self.receipt, receipt);
-            if let Some(ended) = ended
-                && first.as_ref().is_none_or(|first| ended.line < first.line)
-            {
-                first = Some(ended);
-            }
-        }
-        first.map_or(Ok(()), Err)
+        let first_line = self.first_line();
+        let (turns, lines, sums) = std::mem::take(&mut self.batch).into_parts();
+        // Sums are taken in before turns, whatever their lines are.
+        let changed = take_sums(self.api, sums).await.map_err(|why| Ended { line: first_line, why })?;
+        self.erased_sums += changed;
+        let (receipt, ended) = import_turns(self.api, turns, &lines).await;
+        self.receipt.imported += receipt.imported;
+        self.receipt.duplicates += receipt.duplicates;
+        ended.map_or(Ok(()), Err)
     }
 }
 

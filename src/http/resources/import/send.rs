@@ -1,20 +1,12 @@
 use std::time::Duration;
 
-use actix::MailboxError;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use crate::actors::{Import, ImportError, ImportReceipt, TakeErasedSums};
+use crate::actors::{Import, ImportError, ImportFailure, ImportReceipt, ImportedTurn, TakeErasedSums};
 use crate::http::error::ImportEnd;
-use crate::http::intake::import_batch::TurnsToImport;
 use crate::http::resources::api::Api;
-use crate::settings::TURNS_AT_ONCE;
 use crate::store::{CommitError, ErasedSums};
-use crate::turn::{ConversationId, SealedTurn};
-
-/// The maximum number of turns in a message to a conversation. They fit into one commit, so that a message that is
-/// refused as overload has nearly always changed nothing.
-pub(super) const TURNS_IN_MESSAGE: usize = TURNS_AT_ONCE / 2;
 
 /// The pause before a message that was refused as overload is sent again. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -29,45 +21,56 @@ pub(super) struct Ended {
     pub(super) why: ImportEnd,
 }
 
-/// Adds the counts of a further receipt.
-pub(super) fn add(receipt: &mut ImportReceipt, more: ImportReceipt) {
-    receipt.imported += more.imported;
-    receipt.duplicates += more.duplicates;
+/// Imports turns, which are on these lines. Returns the counts of those that are durable, and why it ended early, if it
+/// did.
+pub(super) async fn import_turns(
+    api: &Api,
+    mut turns: Vec<ImportedTurn>,
+    lines: &[u64],
+) -> (ImportReceipt, Option<Ended>) {
+    let (mut receipt, mut repetitions) = (ImportReceipt::default(), 0);
+    while !turns.is_empty() {
+        let (of_message, why) = match api.handles.intake.import.send(Import { turns: turns.clone() }).await {
+            Ok(Ok(of_message)) => return (add(receipt, of_message), None),
+            Ok(Err(ImportError { before, why: ImportFailure::Overloaded })) if repetitions < MAX_REPETITIONS => {
+                (before, None)
+            }
+            Ok(Err(ImportError { before, why })) => (before, Some(end_of(why))),
+            Err(error) => {
+                warn!(%error, "the directory did not answer");
+                (ImportReceipt::default(), Some(ImportEnd::Unavailable("the service could not answer")))
+            }
+        };
+        receipt = add(receipt, of_message);
+        if let Some(why) = why {
+            let line = lines.get(count(receipt)).or(lines.last()).copied().unwrap_or_default();
+            return (receipt, Some(Ended { line, why }));
+        }
+        turns.drain(..count(of_message).min(turns.len()));
+        // While the store takes some of them, the import goes on.
+        repetitions = if count(of_message) > 0 { 0 } else { repetitions };
+        sleep(FIRST_PAUSE * 2_u32.pow(repetitions)).await;
+        repetitions += 1;
+    }
+    (receipt, None)
 }
 
-/// Imports the turns of one conversation, message by message.
-pub(super) async fn import_conversation(
-    api: &Api,
-    conversation_id: ConversationId,
-    mut of_one: TurnsToImport,
-) -> (ImportReceipt, Option<Ended>) {
-    let mut receipt = ImportReceipt::default();
-    let mut rest = std::mem::take(&mut of_one.turns).into_iter();
-    let mut place = 0;
-    loop {
-        let (lines, turns): (Vec<u64>, Vec<SealedTurn>) = rest.by_ref().take(TURNS_IN_MESSAGE).unzip();
-        let Some(first_line) = lines.first().copied() else { return (receipt, None) };
-        let import = Import { conversation_id: conversation_id.clone(), turns, imported_from: of_one.from(place) };
-        match send(api, import).await {
-            Ok(of_message) => add(&mut receipt, of_message),
-            Err(error) => {
-                let mut line = first_line;
-                if let Ok(ImportError::TurnTooLarge { before, .. }) = &error {
-                    add(&mut receipt, *before);
-                    let place = usize::try_from(before.imported + before.duplicates).unwrap_or(usize::MAX);
-                    line = lines.get(place).copied().unwrap_or(first_line);
-                }
-                return (receipt, Some(Ended { line, why: why(&conversation_id, error) }));
-            }
-        }
-        place += lines.len();
-    }
+/// Returns the number of turns that a receipt counts.
+fn count(ImportReceipt { imported, duplicates }: ImportReceipt) -> usize {
+    usize::try_from(imported + duplicates).unwrap_or(usize::MAX)
+}
+
+/// Adds the counts of two receipts.
+fn add(one: ImportReceipt, other: ImportReceipt) -> ImportReceipt {
+    ImportReceipt { imported: one.imported + other.imported, duplicates: one.duplicates + other.duplicates }
 }
 
 /// Has the store take in sums of erased turns. Returns how many of them changed something.
-pub(super) async fn take_sums(api: &Api, sums: Vec<(u64, ErasedSums)>) -> Result<u64, Ended> {
-    let Some(line) = sums.first().map(|(line, _)| *line) else { return Ok(0) };
-    let take = TakeErasedSums { sums: sums.into_iter().map(|(_, sums)| sums).collect() };
+pub(super) async fn take_sums(api: &Api, sums: Vec<ErasedSums>) -> Result<u64, ImportEnd> {
+    if sums.is_empty() {
+        return Ok(0);
+    }
+    let take = TakeErasedSums { sums };
     let mut repetitions = 0;
     let why = loop {
         match api.handles.intake.take_erased_sums.send(take.clone()).await {
@@ -87,54 +90,21 @@ pub(super) async fn take_sums(api: &Api, sums: Vec<(u64, ErasedSums)>) -> Result
             }
         }
     };
-    Err(Ended { line, why: ImportEnd::Unavailable(why) })
-}
-
-/// Sends a message. While there is too much work, sends it again after growing pauses.
-async fn send(api: &Api, import: Import) -> Result<ImportReceipt, Result<ImportError, MailboxError>> {
-    let mut repetitions = 0;
-    loop {
-        match api.handles.intake.import.send(import.clone()).await {
-            Ok(Ok(receipt)) => return Ok(receipt),
-            Ok(Err(ImportError::Overloaded)) if repetitions < MAX_REPETITIONS => {
-                sleep(FIRST_PAUSE * 2_u32.pow(repetitions)).await;
-                repetitions += 1;
-            }
-            Ok(Err(error)) => return Err(Ok(error)),
-            Err(error) => return Err(Err(error)),
-        }
-    }
+    Err(ImportEnd::Unavailable(why))
 }
 
 /// Returns why an import ended, for the client, and logs the cause.
-fn why(conversation_id: &ConversationId, error: Result<ImportError, MailboxError>) -> ImportEnd {
-    let error = match error {
-        Ok(error) => error,
-        Err(error) => {
-            warn!(%error, "the directory did not answer");
-            return ImportEnd::Unavailable("the service could not answer");
-        }
-    };
-    ImportEnd::Unavailable(match error {
-        ImportError::TurnTooLarge { .. } => {
-            return ImportEnd::TurnTooLarge(format!("conversation `{conversation_id}`: {error}"));
-        }
-        ImportError::Overloaded => {
+fn end_of(failure: ImportFailure) -> ImportEnd {
+    ImportEnd::Unavailable(match failure {
+        ImportFailure::TurnTooLarge { .. } => return ImportEnd::TurnTooLarge(failure.to_string()),
+        ImportFailure::Overloaded => {
             debug!("turns were not imported: overload");
             "too much is being worked on"
         }
-        ImportError::ShuttingDown => "the service is shutting down",
-        ImportError::Contended => {
-            warn!("turns were not imported: other processes keep changing their conversation");
-            "the conversation is being changed by others"
-        }
-        ImportError::StoreUnavailable(fault) => {
+        ImportFailure::ShuttingDown => "the service is shutting down",
+        ImportFailure::StoreUnavailable(fault) => {
             warn!(cause = fault.in_full(), "imported turns could not be made durable");
             "the store is unavailable"
-        }
-        ImportError::ActorGone => {
-            warn!("a conversation's actor went away before it answered");
-            "the service could not answer"
         }
     })
 }

@@ -4,17 +4,16 @@ use std::sync::Arc;
 use actix::Actor;
 use actix_web::error::PayloadError;
 use actix_web::test::TestRequest;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::actors::{Directory, ImportError, StoreRecipients};
+use crate::actors::{Directory, ImportError, ImportFailure};
 use crate::http::intake::inflate::gzip;
 use crate::http::stand_in::{Answer, Log, NDJSON, StandIn, ask, get, post_stream};
 use crate::settings::{HttpSettings, TurnSettings};
-use crate::store::{Commit, CommitError, Fault, FaultKind};
+use crate::store::{CommitError, CommitSeries, CommittedSeries, Fault, FaultKind};
 use crate::testing::{MemoryStore, Probe, TestClock};
-use crate::turn::ConversationId;
 
 const END: &str = r#"{"end":"00000000000000000000000000000007-0000000000000009"}"#;
 
@@ -29,16 +28,20 @@ impl Service {
         Self::with(HttpSettings::default(), |_, _| None)
     }
 
-    /// The function `fail` decides which commits fail, by their numbers from 0.
-    fn with(settings: HttpSettings, fail: impl Fn(usize, &Commit) -> Option<CommitError> + Unpin + 'static) -> Self {
+    /// The function `fail` decides which series of commits fail, by their numbers from 0.
+    fn with(
+        settings: HttpSettings,
+        fail: impl Fn(usize, &CommitSeries) -> Option<CommitError> + Unpin + 'static,
+    ) -> Self {
         let (store, mut count) = (MemoryStore::default(), 0);
         let kept = store.clone();
-        let commits = Probe::<Arc<Commit>>::start(move |commit| {
+        let series = Probe::<Arc<CommitSeries>>::start(move |series| {
             count += 1;
-            ready(fail(count - 1, &commit).map_or_else(|| kept.commit(&commit), Err))
+            let failed = fail(count - 1, &series).map(CommittedSeries::from);
+            ready(failed.unwrap_or_else(|| kept.commit_series(&series)))
         });
-        let recipients = StoreRecipients { commit: commits.recipient(), ..store.recipients() };
-        let directory = Directory::new(recipients, Arc::new(TestClock::at(5)), TurnSettings::default()).start();
+        let directory = Directory::new(store.recipients(), Arc::new(TestClock::at(5)), TurnSettings::default());
+        let directory = directory.importing(series.recipient()).start();
         let mut api = StandIn::default().start_with(settings).0.with_clock(Arc::new(TestClock::at(77)));
         api.handles.intake.import = directory.clone().recipient();
         api.handles.intake.observe = directory.recipient();
@@ -93,30 +96,27 @@ fn fault() -> Fault {
 
 #[actix_web::test]
 async fn an_export_is_imported_into_an_empty_store_and_exported_again_as_it_was() {
-    // Both conversations have lost their first turns.
-    let text = lines("a", 3..=5) + &lines("b", 9..=1500) + &lines("a", 6..=7);
+    // Both conversations have lost their first turns. Their turns take turns.
+    let text = lines("a", 3..=5) + &lines("b", 9..=1400) + &lines("a", 6..=7);
+    let text =
+        text + &(8..=57).map(|at| exported("a", at) + "\n" + &exported("b", 1393 + at) + "\n").collect::<String>();
     let first = Service::start();
     let answer = first.import(text.clone() + END).await;
     let end = "00000000000000000000000000000007-0000000000000009";
     assert_eq!(body_of(&answer), json!({"imported": 1497, "duplicates": 0, "erasedSums": 0, "end": end}), "{answer:?}");
-    let ordered = |mut lines: Vec<Value>| {
-        lines.sort_by_key(|line| (line["conversationId"].to_string(), line["ordinal"].as_u64()));
-        lines
-    };
     let expected = text.lines().map(|line| {
         let mut line: Value = serde_json::from_str(line).unwrap();
         line.as_object_mut().unwrap().remove("position");
         line
     });
     let exported = first.export().await;
-    assert_eq!(ordered(exported.clone()), ordered(expected.collect()));
+    assert_eq!(exported, expected.collect::<Vec<_>>());
 
     let second = Service::start();
     let export = get(&first.api, "/export").await;
     let answer = body_of(&second.import(export.success().to_owned()).await);
     assert_eq!((&answer["imported"], answer["end"].is_string()), (&json!(1497), true));
-    assert_eq!(second.export().await.len(), exported.len());
-    assert_eq!(ordered(second.export().await), ordered(exported));
+    assert_eq!(second.export().await, exported);
 
     let again = body_of(&second.import(export.success().to_owned()).await);
     assert_eq!((&again["imported"], &again["duplicates"]), (&json!(0), &json!(1497)));
@@ -308,28 +308,24 @@ async fn a_body_that_breaks_off_leaves_what_has_arrived() {
 
 #[actix_web::test]
 async fn a_failure_of_the_store_is_told_with_the_line_and_the_counts() {
-    let unavailable = |nth: usize, commit: &Commit| {
-        (nth == 1 && commit.conversation_id.as_str() == "a").then(|| CommitError::Unavailable(fault()))
-    };
+    let unavailable = |nth: usize, _: &CommitSeries| (nth == 1).then(|| CommitError::Unavailable(fault()));
     let service = Service::with(HttpSettings::default(), unavailable);
     let answer = service.import(lines("a", 1..=300)).await;
     let message = answer.failure(503);
     assert!(
-        message.starts_with("line 129: the store is unavailable, and it is unknown whether this line"),
+        message.starts_with("line 257: the store is unavailable, and it is unknown whether this line"),
         "{message}"
     );
     assert!(!answer.body.as_deref().unwrap().contains("secret"));
-    assert_eq!((answer.header("retry-after"), &body_of(&answer)["imported"]), (Some("1"), &json!(128)));
+    assert_eq!((answer.header("retry-after"), &body_of(&answer)["imported"]), (Some("1"), &json!(256)));
     let again = body_of(&service.import(lines("a", 1..=300)).await);
-    assert_eq!((&again["imported"], &again["duplicates"]), (&json!(172), &json!(128)));
+    assert_eq!((&again["imported"], &again["duplicates"]), (&json!(44), &json!(256)));
 
-    for error in [ImportError::ShuttingDown, ImportError::Contended, ImportError::ActorGone] {
-        let api = StandIn { imports: [Err(error)].into(), ..StandIn::default() }.serving();
-        // The turns of other conversations are still imported.
-        let answer = import(&api, lines("a", 1..=1) + &lines("b", 1..=2) + &lines("a", 2..=2)).await;
-        answer.failure(503);
-        assert_eq!((&body_of(&answer)["line"], &body_of(&answer)["imported"]), (&json!(1), &json!(2)));
-    }
+    let error = ImportError { before: ImportReceipt { imported: 1, duplicates: 1 }, why: ImportFailure::ShuttingDown };
+    let api = StandIn { imports: [Err(error)].into(), ..StandIn::default() }.serving();
+    let answer = import(&api, lines("a", 1..=1) + &lines("b", 1..=2) + &lines("a", 2..=2)).await;
+    answer.failure(503);
+    assert_eq!((&body_of(&answer)["line"], &body_of(&answer)["imported"]), (&json!(3), &json!(1)));
     let gone = StandIn { gone: true, ..StandIn::default() }.serving();
     import(&gone, lines("a", 1..=1)).await.failure(503);
     let full = StandIn { full: true, ..StandIn::default() }.serving();
@@ -344,15 +340,16 @@ async fn an_overload_is_waited_out_for_some_time() {
     assert_eq!((&answer["imported"], &answer["duplicates"]), (&json!(1000), &json!(0)));
     let service = Service::with(HttpSettings::default(), |nth, _| (nth > 0).then_some(CommitError::Overloaded));
     let answer = service.import(lines("a", 1..=1000)).await;
-    assert!(answer.failure(503).starts_with("line 129: too much is being worked on"), "{answer:?}");
-    assert_eq!(body_of(&answer)["imported"], 128);
+    assert!(answer.failure(503).starts_with("line 257: too much is being worked on"), "{answer:?}");
+    assert_eq!(body_of(&answer)["imported"], 256);
 }
 
 #[actix_web::test]
 async fn a_turn_that_is_too_large_for_a_commit_is_told_with_its_line_and_the_setting() {
     let limit = 2000;
-    let too_large = move |_, commit: &Commit| {
-        (commit.bytes() > limit).then(|| CommitError::TooLarge { bytes: commit.bytes(), limit })
+    let too_large = move |_, series: &CommitSeries| {
+        let bytes = series.bytes();
+        (bytes > limit).then_some(CommitError::TooLarge { bytes, limit })
     };
     let service = Service::with(HttpSettings::default(), too_large);
     let label = "m".repeat(256);
@@ -391,6 +388,6 @@ async fn pages_of_other_origins_may_not_import() {
     get(&api, "/import").await.failure(405);
     import(&api, lines("a", 4..=5)).await.success();
     let seen = seen.lock().unwrap();
-    let import = &seen.imports[0];
-    assert_eq!((&import.conversation_id, import.imported_from.get()), (&ConversationId::new("a").unwrap(), 4));
+    let imported = &seen.imports[0].turns[0];
+    assert_eq!((imported.conversation_id.as_str(), imported.ordinal.unwrap().get()), ("a", 4));
 }

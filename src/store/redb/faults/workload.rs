@@ -12,6 +12,8 @@ use crate::turn::{
 pub(super) enum Operation {
     /// Commits that wait together, for one conversation or several.
     Commits(Vec<Commit>),
+    /// Commits that are made together, in their order, until one is refused.
+    Series(Vec<Commit>),
     /// The erasure of a conversation.
     Erase(ConversationId),
     /// Turns that were sealed before this moment are dropped.
@@ -93,7 +95,7 @@ impl Workload {
                     let _ = expected.entry(commit.conversation_id.clone()).or_default().apply(&commit);
                     burst.push(commit);
                 }
-                Operation::Commits(burst)
+                if self.random.once_in(3) { Operation::Series(burst) } else { Operation::Commits(burst) }
             }
             _ => Operation::Commits(vec![self.commit(models)]),
         }

@@ -116,8 +116,8 @@ impl Slot {
         }
     }
 
-    /// Calls `work` with the files. `work` must be short, and must wait for no other lock than the memtable's. `Err`
-    /// says why the files are closed.
+    /// Calls `work` with the files. `work` must wait for no other lock than the memtable's. It may read or sync files: the
+    /// lock is shared, and only closing and opening the files waits for it. `Err` says why the files are closed.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&Files) -> T) -> Result<T, Fault> {
         match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
             State::Open(files) => Ok(work(files)),

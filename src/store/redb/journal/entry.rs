@@ -102,9 +102,9 @@ impl<'a> StagedV1<'a> {
         Self { head: Bytes(&records.head), steps: steps.collect() }
     }
 
-    fn read(self) -> StagedRecords {
+    fn read(self) -> Result<StagedRecords, DamagedRecord> {
         let steps = self.steps.into_iter().map(|(place, record)| (place, record.0.into()));
-        StagedRecords { head: self.head.0.into(), steps: steps.collect() }
+        StagedRecords::read(self.head.0.into(), steps.collect())
     }
 }
 
@@ -130,7 +130,7 @@ pub(crate) fn decode_row(bytes: &[u8]) -> Result<Vec<Entry>, DamagedRecord> {
             return Err(DamagedRecord::new(ROW, RecordFlaw::Position(position)));
         }
         let sealed = twin.sealed.into_iter().map(|record| record.0.into()).collect();
-        let staged = twin.staged.into_iter().map(StagedV1::read).collect();
+        let staged = twin.staged.into_iter().map(StagedV1::read).collect::<Result<_, _>>()?;
         entries.push(Entry { conversation, erased, key: None, position, sealed, staged });
         rest = after;
     }
@@ -140,15 +140,17 @@ pub(crate) fn decode_row(bytes: &[u8]) -> Result<Vec<Entry>, DamagedRecord> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Version;
-    use crate::turn::{ConversationId, EpochMillis, Usage};
+    use crate::store::{StagedTurn, Version};
+    use crate::turn::{ConversationId, EpochMillis, OpenTurn, RunningTime, TurnId, Usage};
 
-    fn entry(id: &str, sealed: &[&[u8]], staged: &[&[u8]]) -> Entry {
+    fn entry(id: &str, sealed: &[&[u8]], staged: &[&str]) -> Entry {
         let id = ConversationId::new(id).unwrap();
         let total_usage = Usage { input_tokens: 7.into(), ..Usage::default() };
-        let staged = staged.iter().map(|head| StagedRecords {
-            head: (*head).into(),
-            steps: (7..).zip(*head).map(|(place, byte)| (place, [*byte].into())).collect(),
+        let staged = staged.iter().map(|id| {
+            let turn = OpenTurn::new(TurnId::new(*id).unwrap());
+            let staged = StagedTurn { turn, last_event_at: RunningTime::new(1) };
+            let steps = (7..).zip(id.bytes()).map(|(place, byte)| (place, [byte].into())).collect();
+            StagedRecords { steps, ..StagedRecords::encode(&staged.into()).unwrap() }
         });
         Entry {
             conversation: ConversationRecord {
@@ -170,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_row_reads_back_equal_and_not_at_all_when_it_is_cut() {
-        let entries = [entry("a", &[b"one", b"two"], &[]), entry("b", &[], &[b"three", b""])];
+        let entries = [entry("a", &[b"one", b"two"], &[]), entry("b", &[], &["three", "four"])];
         let row = encode_row(&entries).unwrap();
         assert_eq!(decode_row(&row).unwrap(), entries);
         assert_eq!(entries[0].sealed_before(), 7);
@@ -194,5 +196,13 @@ mod tests {
         let mut row = encode_row(&[entry("a", &[], &[])]).unwrap();
         row[0] = 2;
         assert!(decode_row(&row).unwrap_err().to_string().contains("version 2, and this program reads version 1"));
+    }
+
+    #[test]
+    fn a_row_with_a_head_that_cannot_be_read_is_damaged() {
+        let mut entry = entry("a", &[], &["three"]);
+        assert_eq!(decode_row(&encode_row(std::slice::from_ref(&entry)).unwrap()).unwrap(), [entry.clone()]);
+        entry.staged[0].head = b"no record"[..].into();
+        decode_row(&encode_row(&[entry]).unwrap()).unwrap_err();
     }
 }

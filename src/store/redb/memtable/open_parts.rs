@@ -18,15 +18,15 @@ impl OpenParts {
     /// The approximate memory of a step without its record.
     const STEP_BYTES: usize = 64;
 
-    /// Returns the parts of the first change. Its head says that the turn has `step_count` steps.
-    pub(super) fn of(records: StagedRecords, step_count: u32) -> Self {
+    /// Returns the parts of the first change.
+    pub(super) fn of(records: StagedRecords) -> Self {
         let mut new = Self { head: Arc::default(), step_count: 0, steps: BTreeMap::new(), bytes: 0 };
-        new.take(records, step_count);
+        new.take(records);
         new
     }
 
     /// Takes in the next change.
-    pub(super) fn take(&mut self, StagedRecords { head, steps }: StagedRecords, step_count: u32) {
+    pub(super) fn take(&mut self, StagedRecords { step_count, head, steps, .. }: StagedRecords) {
         let of_step = |record: &Arc<[u8]>| record.len() + Self::STEP_BYTES;
         self.bytes = self.bytes + head.len() - self.head.len();
         if step_count < self.step_count {
@@ -63,10 +63,11 @@ impl OpenParts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::turn::TurnId;
 
-    fn records(head: &[u8], steps: &[(u32, &[u8])]) -> StagedRecords {
+    fn records(step_count: u32, head: &[u8], steps: &[(u32, &[u8])]) -> StagedRecords {
         let steps = steps.iter().map(|(place, record)| (*place, (*record).into()));
-        StagedRecords { head: head.into(), steps: steps.collect() }
+        StagedRecords { turn_id: TurnId::new("t").unwrap(), step_count, head: head.into(), steps: steps.collect() }
     }
 
     fn seen(open: &OpenParts) -> Vec<(u32, &[u8])> {
@@ -75,18 +76,18 @@ mod tests {
 
     #[test]
     fn a_later_change_replaces_the_head_and_the_steps_that_it_has_and_counts_their_bytes() {
-        let mut open = OpenParts::of(records(b"one", &[(0, b"a"), (2, b"ccc")]), 3);
-        open.take(records(b"second", &[(2, b"CC"), (3, b"d")]), 4);
+        let mut open = OpenParts::of(records(3, b"one", &[(0, b"a"), (2, b"ccc")]));
+        open.take(records(4, b"second", &[(2, b"CC"), (3, b"d")]));
         assert_eq!((open.head(), open.step_count()), (&b"second"[..], 4));
         assert_eq!(seen(&open), [(0, &b"a"[..]), (2, b"CC"), (3, b"d")]);
         assert_eq!(open.bytes(), 6 + 4 + 3 * OpenParts::STEP_BYTES);
-        assert_eq!(open, OpenParts::of(records(b"second", &[(0, b"a"), (2, b"CC"), (3, b"d")]), 4));
+        assert_eq!(open, OpenParts::of(records(4, b"second", &[(0, b"a"), (2, b"CC"), (3, b"d")])));
     }
 
     #[test]
     fn a_turn_that_begins_anew_has_no_step_of_its_earlier_life() {
-        let mut open = OpenParts::of(records(b"h", &[(0, b"a"), (1, b"b"), (2, b"c")]), 3);
-        open.take(records(b"h", &[(0, b"A"), (1, b"beyond")]), 1);
+        let mut open = OpenParts::of(records(3, b"h", &[(0, b"a"), (1, b"b"), (2, b"c")]));
+        open.take(records(1, b"h", &[(0, b"A"), (1, b"beyond")]));
         assert_eq!(seen(&open), [(0, &b"A"[..])]);
         assert_eq!(open.bytes(), 2 + OpenParts::STEP_BYTES);
     }

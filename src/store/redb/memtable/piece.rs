@@ -58,22 +58,16 @@ impl Piece {
         Ok(new)
     }
 
-    /// Takes in an entry. If the id of a turn in the entry cannot be read, the piece does not change.
+    /// Takes in an entry. If the id of a sealed turn in the entry cannot be read, the piece does not change.
     pub(super) fn take(&mut self, entry: Entry) -> Result<(), DamagedRecord> {
         let Entry { conversation, key, sealed, staged, .. } = entry;
-        let headed = |records: StagedRecords| {
-            let (id, step_count) = record::step_count_of(&records.head)?;
-            let id = TurnId::new(id).map_err(|error| DamagedRecord::new("turn", error))?;
-            Ok((id, step_count, records))
-        };
-        let staged = staged.into_iter().map(headed).collect::<Result<Vec<_>, DamagedRecord>>()?;
         for record in &sealed {
             record::turn_id_of(record)?;
         }
         self.conversation = conversation;
         self.key = self.key.or(key);
-        for (id, step_count, records) in staged {
-            self.stage(id, step_count, records);
+        for records in staged {
+            self.stage(records);
         }
         for record in sealed {
             self.bytes += record.len() + SealedRecords::TURN_BYTES;
@@ -85,19 +79,19 @@ impl Piece {
         Ok(())
     }
 
-    fn stage(&mut self, id: TurnId, step_count: u32, records: StagedRecords) {
-        if self.sealed.find(id.as_str()).is_some() {
+    fn stage(&mut self, records: StagedRecords) {
+        if self.sealed.find(records.turn_id.as_str()).is_some() {
             return;
         }
-        match self.open.entry(id) {
+        match self.open.entry(records.turn_id.clone()) {
             Slot::Occupied(mut there) => {
                 let open = there.get_mut();
                 self.bytes -= open.bytes();
-                open.take(records, step_count);
+                open.take(records);
                 self.bytes += open.bytes();
             }
             Slot::Vacant(place) => {
-                let open = place.insert(OpenParts::of(records, step_count));
+                let open = place.insert(OpenParts::of(records));
                 self.bytes += open.bytes() + Self::OPEN_TURN_BYTES;
             }
         }
@@ -276,14 +270,8 @@ mod tests {
         let mut piece = Piece::of(entry(1, vec![staged("a")], vec![sealed("b")])).unwrap();
         let (version, bytes) = (piece.conversation.version, piece.bytes());
         let no_record: Arc<[u8]> = b"no record"[..].into();
-        let damaged = [
-            entry(3, vec![staged("c")], vec![sealed("d"), no_record.clone()]),
-            entry(2, vec![staged("c"), StagedRecords { head: no_record, steps: Vec::new() }], vec![sealed("d")]),
-        ];
-        for entry in damaged {
-            piece.take(entry).unwrap_err();
-            assert_eq!((piece.conversation.version, piece.bytes(), piece.changes().count()), (version, bytes, 2));
-            assert_eq!(piece.sealed_after(0).count(), 1);
-        }
+        piece.take(entry(3, vec![staged("c")], vec![sealed("d"), no_record])).unwrap_err();
+        assert_eq!((piece.conversation.version, piece.bytes(), piece.changes().count()), (version, bytes, 2));
+        assert_eq!(piece.sealed_after(0).count(), 1);
     }
 }

@@ -33,78 +33,65 @@ impl Rows for MetaRows {
 /// The key of a row is one of the `META_` names below.
 pub(crate) const META: TableDefinition<&str, Row<MetaRows>> = TableDefinition::new(MetaRows::NAME);
 
-/// Main file: the format of the file, as a little-endian `u32`.
-const META_FORMAT: &str = "format";
-/// Journal: the format of the file. It has another name than in the main file, so that neither file is mistaken for the
-/// other.
-const META_JOURNAL_FORMAT: &str = "journal_format";
-/// The id that the store drew when it was created, 16 bytes. It is the same in both files, which shows that they belong
-/// together.
-const META_STORE_ID: &str = "store_id";
-/// Main file: the store's lineage, 16 bytes. See [`Lineage`] for when it is drawn.
-const META_LINEAGE: &str = "lineage";
-/// Main file: present if the store begins a new lineage when it is opened next.
-const META_NEW_LINEAGE: &str = "new_lineage";
-/// Main file: the key of the next new conversation, as a little-endian `u64`.
-const META_NEXT_KEY: &str = "next_conversation_key";
-/// Main file: the mark of the last row of the journal that the tables have in full: its number and checksum, 16 bytes.
-const META_CHECKPOINT: &str = "checkpoint";
-/// Main file: the mark of the journal's newest row when the main file was last written. It shows that a journal is an
-/// older copy, even if the checkpoint has not passed the rows that the copy lacks.
-const META_NEWEST: &str = "newest_row";
-/// Journal: the base, which is the mark of the last row that was dropped, or of the row after which the journal begins.
-const META_BASE: &str = "base";
-/// Main file: the id of the journal that may have changes which the tables lack, 16 bytes; absent if there is no such
-/// journal.
-const META_JOURNAL: &str = "journal";
-/// Journal: the id that the journal drew when it was made, 16 bytes.
-const META_JOURNAL_ID: &str = "journal_id";
-/// Main file: the number of bytes of all rows of data, keys and values, as a little-endian `u64`.
-const META_LIVE_BYTES: &str = "live_bytes";
-/// Main file: the number of the latest repair, as a little-endian `u64`; absent before the first repair.
-const META_REPAIRS: &str = "repairs";
-/// Both files: a counter that a write check raises, to show that a durable write works.
-const META_WRITE_CHECK: &str = "write_check";
-/// Both files: the running time in milliseconds, as a little-endian `u64`; absent before the first tick. The value in
-/// the journal is never smaller than that in the main file.
-const META_RUNNING_TIME: &str = "running_time";
+/// Defines the names and the list of all of them.
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        $($(#[$doc])* const $name: &str = $text;)*
 
-/// Main file: how far the rollups have come. The value is the number of the last row of the journal whose turns the
-/// rollups count, and the position of the last of those turns, as little-endian `u64`s.
-const META_ROLLED_UP: &str = "rolled_up";
-/// Main file: present while the sums of a memtable's table are moved into the rollups part by part. The value is the
-/// number of that table's last row, and the key of the last part that was moved.
-const META_ROLLING_UP: &str = "rolling_up";
-/// Main file: the generation of the costs, and the prices that they are computed by. See [`CostState`].
-const META_COSTS: &str = "costs";
-/// Main file: what is known of the clock of the host. See [`TrustedClock`].
-const META_CLOCK: &str = "trusted_clock";
-/// Main file: the repricing that is under way, if one is. See [`Repricing`].
-const META_REPRICING: &str = "repricing";
+        /// All names.
+        const META_ALL: &[&str] = &[$($name),*];
+    };
+}
 
-/// All names.
-const META_ALL: [&str; 20] = [
-    META_FORMAT,
-    META_JOURNAL_FORMAT,
-    META_STORE_ID,
-    META_LINEAGE,
-    META_NEW_LINEAGE,
-    META_NEXT_KEY,
-    META_CHECKPOINT,
-    META_NEWEST,
-    META_BASE,
-    META_JOURNAL,
-    META_JOURNAL_ID,
-    META_LIVE_BYTES,
-    META_REPAIRS,
-    META_WRITE_CHECK,
-    META_RUNNING_TIME,
-    META_ROLLED_UP,
-    META_ROLLING_UP,
-    META_COSTS,
-    META_REPRICING,
-    META_CLOCK,
-];
+names! {
+    /// Main file: the format of the file, as a little-endian `u32`.
+    META_FORMAT = "format";
+    /// Journal: the format of the file. It has another name than in the main file, so that neither file is mistaken for the
+    /// other.
+    META_JOURNAL_FORMAT = "journal_format";
+    /// The id that the store drew when it was created, 16 bytes. It is the same in both files, which shows that they belong
+    /// together.
+    META_STORE_ID = "store_id";
+    /// Main file: the store's lineage, 16 bytes. See [`Lineage`] for when it is drawn.
+    META_LINEAGE = "lineage";
+    /// Main file: present if the store begins a new lineage when it is opened next.
+    META_NEW_LINEAGE = "new_lineage";
+    /// Main file: the key of the next new conversation, as a little-endian `u64`.
+    META_NEXT_KEY = "next_conversation_key";
+    /// Main file: the mark of the last row of the journal that the tables have in full: its number and checksum, 16 bytes.
+    META_CHECKPOINT = "checkpoint";
+    /// Main file: the mark of the journal's newest row when the main file was last written. It shows that a journal is an
+    /// older copy, even if the checkpoint has not passed the rows that the copy lacks.
+    META_NEWEST = "newest_row";
+    /// Journal: the base, which is the mark of the last row that was dropped, or of the row after which the journal begins.
+    META_BASE = "base";
+    /// Main file: the id of the journal that may have changes which the tables lack, 16 bytes; absent if there is no such
+    /// journal.
+    META_JOURNAL = "journal";
+    /// Journal: the id that the journal drew when it was made, 16 bytes.
+    META_JOURNAL_ID = "journal_id";
+    /// Main file: the number of bytes of all rows of data, keys and values, as a little-endian `u64`.
+    META_LIVE_BYTES = "live_bytes";
+    /// Main file: the number of the latest repair, as a little-endian `u64`; absent before the first repair.
+    META_REPAIRS = "repairs";
+    /// Both files: a counter that a write check raises, to show that a durable write works.
+    META_WRITE_CHECK = "write_check";
+    /// Both files: the running time in milliseconds, as a little-endian `u64`; absent before the first tick. The value in
+    /// the journal is never smaller than that in the main file.
+    META_RUNNING_TIME = "running_time";
+    /// Main file: how far the rollups have come. The value is the number of the last row of the journal whose turns the
+    /// rollups count, and the position of the last of those turns, as little-endian `u64`s.
+    META_ROLLED_UP = "rolled_up";
+    /// Main file: present while the sums of a memtable's table are moved into the rollups part by part. The value is the
+    /// number of that table's last row, and the key of the last part that was moved.
+    META_ROLLING_UP = "rolling_up";
+    /// Main file: the generation of the costs, and the prices that they are computed by. See [`CostState`].
+    META_COSTS = "costs";
+    /// Main file: what is known of the clock of the host. See [`TrustedClock`].
+    META_CLOCK = "trusted_clock";
+    /// Main file: the repricing that is under way, if one is. See [`Repricing`].
+    META_REPRICING = "repricing";
+}
 
 /// How far the rollups have come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -190,11 +177,12 @@ impl Stamp {
             Err(TableError::Storage(error)) => return Err(error.into()),
             Err(_) => return Ok(Self::Foreign),
         };
-        // A format without a checksum is another one than the present one.
+        // A format without a checksum is of a program before the present format, whatever its number.
         if let Some(row) = meta.get(format_name(file))?
             && let Ok(format) = row.value().unverified().try_into()
         {
-            return Ok(Self::Format(u32::from_le_bytes(format)));
+            let format = u32::from_le_bytes(format);
+            return Ok(Self::Format(if format == FORMAT { 0 } else { format }));
         }
         let meta = Meta(meta);
         let format = meta.bytes(format_name(file))?.and_then(|bytes| bytes.try_into().ok());

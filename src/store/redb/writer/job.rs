@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::admission::Permit;
-use crate::store::contract::{Commit, CommitError, Committed};
+use crate::store::contract::{Commit, CommitError, CommitSeries, Committed, CommittedSeries};
 use crate::turn::ConversationId;
 
 /// An erasure writes the record of a conversation without turns.
@@ -13,6 +13,8 @@ const ERASURE_BYTES: usize = 256;
 /// A job for the writer.
 pub(crate) enum Job {
     Commit(Arc<Commit>, oneshot::Sender<Result<Committed, CommitError>>, Permit),
+    /// Commits several changes in order.
+    Series(Arc<CommitSeries>, oneshot::Sender<Result<CommittedSeries, CommitError>>, Permit),
     /// Erases a conversation. The answer says whether there was anything to erase.
     Erase(ConversationId, oneshot::Sender<Result<bool, CommitError>>, Permit),
     CheckWrite(oneshot::Sender<Result<(), CommitError>>),
@@ -27,6 +29,7 @@ pub(crate) type JobResult = Result<Done, CommitError>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Done {
     Committed(Committed),
+    CommittedSeries(CommittedSeries),
     /// Whether there was a conversation to erase.
     Erased(bool),
     /// The job has no result of its own.
@@ -36,15 +39,19 @@ pub(crate) enum Done {
 impl Job {
     /// Returns the number of turns in the job.
     pub(crate) fn turns(&self) -> usize {
+        self.permit().map_or(0, Permit::turns)
+    }
+
+    fn permit(&self) -> Option<&Permit> {
         match self {
-            Self::Commit(_, _, permit) | Self::Erase(_, _, permit) => permit.turns(),
-            Self::CheckWrite(_) | Self::Tick(..) | Self::Close(_) => 0,
+            Self::Commit(_, _, permit) | Self::Series(_, _, permit) | Self::Erase(_, _, permit) => Some(permit),
+            Self::CheckWrite(_) | Self::Tick(..) | Self::Close(_) => None,
         }
     }
 
     /// Returns whether the job is a small change that has a reserved place.
     pub(crate) fn is_reserved(&self) -> bool {
-        matches!(self, Self::Commit(_, _, permit) | Self::Erase(_, _, permit) if permit.is_reserved())
+        self.permit().is_some_and(Permit::is_reserved)
     }
 
     /// Returns whether the writer may do the job while the memtable has no room for other commits.
@@ -56,6 +63,7 @@ impl Job {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Commit(commit, ..) => commit.bytes(),
+            Self::Series(series, ..) => series.bytes(),
             Self::Erase(id, ..) => ERASURE_BYTES + id.as_str().len(),
             Self::CheckWrite(_) | Self::Tick(..) | Self::Close(_) => 0,
         }
@@ -63,10 +71,7 @@ impl Job {
 
     /// Returns how long a commit or an erasure has waited; zero for other jobs.
     pub(crate) fn waited(&self, now: Instant) -> Duration {
-        match self {
-            Self::Commit(_, _, permit) | Self::Erase(_, _, permit) => permit.waited(now),
-            Self::CheckWrite(_) | Self::Tick(..) | Self::Close(_) => Duration::ZERO,
-        }
+        self.permit().map_or(Duration::ZERO, |permit| permit.waited(now))
     }
 
     /// Answers the caller. A caller that dropped its future does not need the answer.
@@ -78,6 +83,14 @@ impl Job {
                 drop(permit);
                 let committed =
                     |done| if let Done::Committed(committed) = done { committed } else { Committed::default() };
+                let _ = reply.send(answer.map(committed));
+            }
+            Self::Series(_, reply, permit) => {
+                drop(permit);
+                let committed = |done| match done {
+                    Done::CommittedSeries(committed) => committed,
+                    _ => CommittedSeries::default(),
+                };
                 let _ = reply.send(answer.map(committed));
             }
             Self::Erase(_, reply, permit) => {

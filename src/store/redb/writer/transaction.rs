@@ -48,10 +48,13 @@ impl Transaction {
             }
             turns += job.turns();
             answers.push(match job {
-                Job::Commit(..) | Job::Erase(..) if room == Room::None || room == Room::Small && !job.is_reserved() => {
+                Job::Commit(..) | Job::Series(..) | Job::Erase(..)
+                    if room == Room::None || room == Room::Small && !job.is_reserved() =>
+                {
                     Err(CommitError::Overloaded)
                 }
                 Job::Commit(commit, ..) => write_set.apply(commit)?.map(Done::Committed),
+                Job::Series(series, ..) => Ok(Done::CommittedSeries(write_set.apply_series(series)?)),
                 Job::Erase(id, ..) => write_set.erase(id)?.map(Done::Erased),
                 Job::CheckWrite(_) | Job::Tick(..) | Job::Close(_) => Ok(Done::Other),
             });

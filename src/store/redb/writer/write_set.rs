@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 
-use crate::store::contract::{Commit, CommitError, Committed, Version};
+use crate::store::contract::{Commit, CommitError, CommitSeries, Committed, CommittedSeries, Version};
 use crate::store::fault::{Fault, FaultKind};
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::memtable::Memtable;
@@ -98,6 +98,18 @@ impl<'a> WriteSet<'a> {
         Ok(Ok(pending))
     }
 
+    /// Applies the commits in order. The first one that is refused changes nothing, nor do those after it.
+    pub(crate) fn apply_series(&mut self, series: &CommitSeries) -> Result<CommittedSeries, Failure> {
+        let mut committed = Vec::with_capacity(series.commits.len());
+        for commit in &series.commits {
+            match self.apply(commit)? {
+                Ok(one) => committed.push(one),
+                Err(error) => return Ok(CommittedSeries { committed, ended: Some(error) }),
+            }
+        }
+        Ok(CommittedSeries { committed, ended: None })
+    }
+
     /// Applies the commit, or refuses it without a change.
     pub(crate) fn apply(&mut self, commit: &Commit) -> Result<Result<Committed, CommitError>, Failure> {
         let (memtable, tables) = (self.memtable, self.tables);
@@ -107,7 +119,7 @@ impl<'a> WriteSet<'a> {
             Err(unavailable) => return Ok(Err(unavailable)),
         };
         let head = pending.head();
-        if let Err(conflict) = head.check(commit.expected_version) {
+        if let Err(conflict) = head.check(commit) {
             return Ok(Err(conflict.into_error()));
         }
         looked_up.clear();

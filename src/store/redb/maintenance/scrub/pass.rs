@@ -444,3 +444,32 @@ impl Walk<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use redb::TableDefinition;
+
+    use super::*;
+    use crate::store::redb::tables::schema::{Role, TableVisitor, visit_tables};
+
+    #[test]
+    fn a_pass_reads_every_table_but_those_of_rows_moved_aside() {
+        struct Names(Vec<String>);
+        impl TableVisitor for Names {
+            fn visit<K: Key + 'static, V: Value + 'static>(
+                &mut self,
+                table: TableDefinition<'static, K, V>,
+                role: Role,
+            ) -> Result<(), Failure> {
+                self.0.extend((role != Role::Lost).then(|| table.name().to_owned()));
+                Ok(())
+            }
+        }
+        let mut names = Names(Vec::new());
+        visit_tables(&mut names).unwrap();
+        let mut read = Pass::TABLES.map(|(name, _)| name.to_owned());
+        names.0.sort();
+        read.sort();
+        assert_eq!(names.0, read);
+    }
+}

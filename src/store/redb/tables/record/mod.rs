@@ -63,7 +63,15 @@ impl StagedRecords {
             Ok((*place, encode_step(&change.turn_id, *place, step)?.into()))
         };
         let steps = change.steps.iter().map(step).collect::<Result<_, _>>()?;
-        Ok(Self { head: encode_head(change)?.into(), steps })
+        let StagedChange { turn_id, step_count, .. } = change;
+        Ok(Self { turn_id: turn_id.clone(), step_count: *step_count, head: encode_head(change)?.into(), steps })
+    }
+
+    /// Returns the records of a turn, without decoding more of the head than its first fields.
+    pub(crate) fn read(head: Arc<[u8]>, steps: Vec<(u32, Arc<[u8]>)>) -> Result<Self, DamagedRecord> {
+        let (id, step_count) = step_count_of(&head)?;
+        let turn_id = TurnId::new(id).map_err(|error| DamagedRecord::new(HEAD, error))?;
+        Ok(Self { turn_id, step_count, head, steps })
     }
 }
 
@@ -223,7 +231,7 @@ mod tests {
         StagedRecords::encode(&staged.into()).unwrap()
     }
 
-    fn read(StagedRecords { head, steps }: &StagedRecords) -> Result<StagedTurn, DamagedRecord> {
+    fn read(StagedRecords { head, steps, .. }: &StagedRecords) -> Result<StagedTurn, DamagedRecord> {
         StagedHead::decode(head)?.with_steps(steps.iter().map(|(_, record)| Ok(&**record)))
     }
 

@@ -14,6 +14,9 @@ pub(crate) struct StagedHead {
 /// The records that a commit stages of an open turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StagedRecords {
+    pub(crate) turn_id: TurnId,
+    /// The number of steps of the turn, as in its head.
+    pub(crate) step_count: u32,
     pub(crate) head: Arc<[u8]>,
     /// The records of the steps that changed, each with the place of its step.
     pub(crate) steps: Vec<(u32, Arc<[u8]>)>,
