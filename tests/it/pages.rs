@@ -542,6 +542,65 @@ fn the_latest_turns_are_those_of_the_list_of_all_turns_and_the_live_part_begins_
     assert_eq!(attributes(&html, "data-feed"), [feed]);
 }
 
+/// Returns the event that ends a turn.
+fn done(id: &str, turn: &str) -> String {
+    let usage = json!({ "inputTokens": 1000, "outputTokens": 1 });
+    of_turn(id, turn, json!({ "type": "done", "reason": "stop", "usage": usage }))
+}
+
+/// Returns the names of the rows of the latest turns, the latest first.
+fn latest(html: &str) -> Vec<String> {
+    rows(of_panel(html, "latest")).into_iter().map(|(name, _)| name).collect()
+}
+
+#[test]
+fn the_latest_turns_are_found_behind_erased_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let mut client = server.client();
+    for (id, turns) in [("kept", 2), ("gone", 50), ("last", 1)] {
+        let events: String = (0..turns).map(|n| done(id, &format!("t{n}"))).collect();
+        assert_eq!(client.post_events(&events).status, 200);
+    }
+    let erase = |client: &mut Client, id: &str| {
+        assert_eq!(client.send("DELETE", &format!("/conversations/{id}"), &[], b"").unwrap().status, 204);
+    };
+    erase(&mut client, "gone");
+    let empty_time = "/?first=2001-01-01&last=2001-01-01";
+    let html = page(&mut client, empty_time);
+    assert_eq!(latest(&html), ["last", "kept", "kept"]);
+    let answer = api(&mut client, empty_time, &html, "latest");
+    assert_eq!(answer["turns"].as_array().unwrap().len(), 3, "{answer}");
+    // An empty store is another matter than one whose turns are gone.
+    erase(&mut client, "last");
+    erase(&mut client, "kept");
+    let html = page(&mut client, empty_time);
+    assert!(html.contains("No turn ended in this time") && html.contains("are no longer stored"), "{html}");
+}
+
+#[test]
+fn long_turns_are_among_the_latest_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let mut client = server.client();
+    // The record of such a turn is longer than what the store reads at once beside other work.
+    for n in 0..14 {
+        let mut events = String::new();
+        for step in 0..300 {
+            let usage = json!({ "inputTokens": 1000, "outputTokens": 1 });
+            let step = format!("{step:0100}");
+            events += &of_turn(&format!("c{n}"), "t", json!({ "type": "usage", "stepId": step, "usage": usage }));
+        }
+        assert_eq!(client.post_events(&(events + &done(&format!("c{n}"), "t"))).status, 200);
+    }
+    let html = page(&mut client, "/");
+    let expected: Vec<_> = (2..14).rev().map(|n| format!("c{n}")).collect();
+    assert_eq!(latest(&html), expected);
+    let answer = api(&mut client, "/", &html, "latest");
+    let feed = format!("./feed?after={}", answer["next"].as_str().unwrap());
+    assert_eq!(attributes(&html, "data-feed"), [feed]);
+}
+
 #[test]
 fn an_empty_store_has_pages_that_say_so() {
     let directory = tempfile::tempdir().unwrap();
