@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use serde_json::{Value, json};
 
 use self::html::{attributes, elements, hrefs, of_panel, resolve, rows, without_tags};
-use crate::server::{Answer, Client, Server, encode};
+use crate::server::{Answer, Client, Server, encode, until};
 
 /// 2026-03-25T12:00:00Z. Berlin puts its clocks forward four days later.
 const FIRST: u64 = 1_774_440_000_000;
@@ -599,6 +599,35 @@ fn long_turns_are_among_the_latest_ones() {
     let answer = api(&mut client, "/", &html, "latest");
     let feed = format!("./feed?after={}", answer["next"].as_str().unwrap());
     assert_eq!(attributes(&html, "data-feed"), [feed]);
+}
+
+#[test]
+fn a_conversation_whose_turns_were_dropped_says_so_and_links_to_none_of_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let mut client = server.client();
+    let dropped: String = (0..3).map(|n| done("part", &format!("old{n}")) + &done("all", &format!("old{n}"))).collect();
+    assert_eq!(client.post_events(&dropped).status, 200);
+    let whole = page(&mut client, "/ui/conversations/all/turns");
+    assert!(of_panel(&whole, "turns").contains("Turn 1") && !whole.contains("<nav class=\"pages\""), "{whole}");
+    server.kill();
+    let server = Server::start_with(directory.path(), &[("RETENTION__TURNS", "1ms")]);
+    let mut client = server.client();
+    let is_dropped = |client: &mut Client| client.get("/turns").json()["turns"].as_array().unwrap().is_empty();
+    until("all turns are dropped", || is_dropped(&mut client).then_some(()));
+    let html = page(&mut client, "/ui/conversations/all/turns");
+    assert!(without_tags(&html).contains("This conversation had 3 sealed turns."), "{html}");
+    server.kill();
+    // Without retention, later turns stay. The page of the earliest of them does not lead to dropped ones.
+    let server = Server::start(directory.path());
+    let mut client = server.client();
+    let later: String = (0..30).map(|n| done("part", &format!("new{n}"))).collect();
+    assert_eq!(client.post_events(&later).status, 200);
+    let path = "/ui/conversations/part/turns";
+    let older = html::link_named(&page(&mut client, path), "Older turns").unwrap();
+    let html = page(&mut client, &resolve(path, &older));
+    assert!(of_panel(&html, "turns").contains("Turn 4") && html.contains("Latest turns"), "{html}");
+    assert_eq!(html::link_named(&html, "Older turns"), None);
 }
 
 #[test]

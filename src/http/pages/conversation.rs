@@ -68,6 +68,7 @@ async fn page(api: &Api, id: &ConversationId, request: &HttpRequest) -> Result<P
         life.read(api, id, open.sealed_turns).await?;
     }
     let turns = turns_before(api, id, before.unwrap_or(u64::MAX).min(open.sealed_turns.saturating_add(1))).await?;
+    let older = older_than(api, id, &turns).await?;
     let root = root(request.uri().path());
     let resource = |resource: &str, query: &str| format!("{root}{}", with_query(&of_conversation(id, resource), query));
     let (limit, end) = (LIMIT.to_string(), before.map(|before| before.to_string()).unwrap_or_default());
@@ -91,8 +92,16 @@ async fn page(api: &Api, id: &ConversationId, request: &HttpRequest) -> Result<P
                 &html! { (waterfall_legend()) (turn_list(api, &view, &turns)) }))
         } @else if before.is_some() {
             section class="card empty" { h2 { "There are no turns before this one" } }
+        } @else if open.sealed_turns > 0 {
+            section class="card empty" {
+                h2 { "No sealed turn is stored any more" }
+                p {
+                    "This conversation had " (figure::counted(open.sealed_turns, "sealed turn", "sealed turns"))
+                    ". Turns are dropped when they are older than the service keeps them. Reports still count them."
+                }
+            }
         }
-        (pages(&view, open.sealed_turns, &turns, before))
+        (pages(&view, open.sealed_turns, &turns, before, older))
     };
     let title = plain(id.as_str());
     Ok(Page { title, carried: view.zone_query(), zone: Some(view.zone.name().to_owned()), body })
@@ -124,6 +133,14 @@ async fn turns_before(api: &Api, id: &ConversationId, mut before: u64) -> Result
         }
     }
     Ok(turns.into())
+}
+
+/// Returns the ordinal before which the turns of the next page are, if any is stored. Earlier turns may have been dropped.
+async fn older_than(api: &Api, id: &ConversationId, turns: &[StoredTurn]) -> Result<Option<u64>, ApiError> {
+    let Some(first) = turns.first().map(|turn| turn.ordinal.get()).filter(|first| *first > 1) else { return Ok(None) };
+    let range = TurnRange { before: Some(first), ..TurnRange::latest(id.clone(), 1) };
+    let earlier = ask_store(&api.handles.reads.list_turns, ListTurns(range)).await?;
+    Ok((!earlier.is_empty()).then_some(first))
 }
 
 fn summary(life: &Life, open: &OpenTurns, view: &View) -> Markup {
@@ -374,19 +391,18 @@ fn open_list(open: &OpenTurns, api: &str) -> Markup {
     panel("open", "Open turns", "With what their events have reported so far.", Some(api), &body)
 }
 
-/// Returns the links to other pages. `latest` is the ordinal of the latest turn.
-fn pages(view: &View, latest: u64, turns: &[StoredTurn], before: Option<u64>) -> Markup {
-    let first = turns.first().map(|turn| turn.ordinal.get());
+/// Returns the links to other pages, if there are any. `latest` is the ordinal of the latest turn, and the turns of the next
+/// page are before the ordinal `older`.
+fn pages(view: &View, latest: u64, turns: &[StoredTurn], before: Option<u64>, older: Option<u64>) -> Markup {
     let newer = turns.last().map(|turn| turn.ordinal.get().saturating_add(LIMIT as u64 + 1));
+    let newer = newer.filter(|newer| before.is_some() && *newer <= latest);
     let at = |before: u64| view.query_at(before);
     html! {
-        nav class="pages" aria-label="Pages of the turns" {
-            @if before.is_some() { a class="button" href={ "?" (view.zone_query()) } { "Latest turns" } }
-            @if let Some(newer) = newer.filter(|newer| before.is_some() && *newer <= latest) {
-                a class="button" rel="prev" href={ "?" (at(newer)) } { "Newer turns" }
-            }
-            @if let Some(first) = first.filter(|first| *first > 1) {
-                a class="button" rel="next" href={ "?" (at(first)) } { "Older turns" }
+        @if before.is_some() || older.is_some() {
+            nav class="pages" aria-label="Pages of the turns" {
+                @if before.is_some() { a class="button" href={ "?" (view.zone_query()) } { "Latest turns" } }
+                @if let Some(newer) = newer { a class="button" rel="prev" href={ "?" (at(newer)) } { "Newer turns" } }
+                @if let Some(older) = older { a class="button" rel="next" href={ "?" (at(older)) } { "Older turns" } }
             }
         }
     }
