@@ -422,9 +422,10 @@ fn the_list_of_conversations_is_that_of_the_api_page_by_page() {
                     sum(listed),
                     value(&listed["usage"]["outputTokens"]),
                     value(&listed["cacheRate"]),
+                    value(&listed["contextSize"]),
+                    value(&listed["cost"]["usd"]),
                 ];
-                assert_eq!(cells[..4], figures, "{path}: {listed}");
-                assert_eq!(cells[5], value(&listed["cost"]["usd"]), "{path}: {listed}");
+                assert_eq!(cells[..6], figures, "{path}: {listed}");
                 shown.push(listed["conversationId"].clone());
             }
             pages += 1;
@@ -442,6 +443,41 @@ fn the_list_of_conversations_is_that_of_the_api_page_by_page() {
             whole["conversations"].as_array().unwrap().iter().map(|listed| listed["conversationId"].clone()).collect();
         assert_eq!(shown, expected, "{query}: {pages} pages");
     }
+}
+
+/// Returns the rows of a table of a chart by turn.
+fn of_each_turn(turns: &[Value], cells: impl Fn(&Value) -> Vec<String>) -> Vec<(String, Vec<String>)> {
+    turns.iter().map(|turn| (format!("turn {}", turn["ordinal"]), cells(turn))).collect()
+}
+
+/// Returns the tokens of a turn that were read from the cache, written to it, neither, and the output.
+fn token_kinds(turn: &Value) -> Vec<String> {
+    let tokens = |name: &str| turn["metrics"]["usage"][name].as_u64().unwrap_or(0);
+    let (read, written) = (tokens("cacheReadTokens"), tokens("cacheWriteTokens"));
+    [read, written, tokens("inputTokens") - read - written, tokens("outputTokens")].map(|n| n.to_string()).to_vec()
+}
+
+/// Checks the table of the steps of a turn. It has all times that the waterfall above it shows.
+fn assert_has_the_steps(article: &str, metrics: &Value) {
+    let steps = metrics["steps"].as_array().unwrap();
+    let number = |figure: &Value| figure.as_f64().unwrap_or(0.0);
+    let rest = |step: &Value| number(&step["genTotalMs"]) - number(&step["ttftMs"]) - number(&step["decodeMs"]);
+    let shown = rows(article);
+    assert_eq!(shown.len(), steps.len().min(40));
+    for (step, (_, cells)) in steps.iter().zip(&shown) {
+        let usage =
+            ["inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens"].map(|name| &step["usage"][name]);
+        let mut figures: Vec<_> = usage.into_iter().chain([&step["ttftMs"], &step["decodeMs"]]).map(value).collect();
+        figures.push(rest(step).to_string());
+        figures.push(value(&step["genTotalMs"]));
+        figures.push((number(&step["usage"]["outputTokens"]) * 1000.0 / number(&step["decodeMs"])).to_string());
+        assert_eq!(cells, &figures, "{step}");
+    }
+    let whole = |steps: &[Value]| steps.iter().map(|step| number(&step["genTotalMs"])).sum::<f64>();
+    let (all, further) = (whole(steps), whole(&steps[shown.len()..]));
+    let expected = [further, number(&metrics["durationMs"]) - all].into_iter().filter(|millis| *millis > 0.0);
+    let (_, sums) = article.split_once("<tfoot>").unwrap();
+    assert_eq!(html::data(sums), expected.map(|millis| millis.to_string()).collect::<Vec<_>>(), "{metrics}");
 }
 
 #[test]
@@ -498,6 +534,9 @@ fn the_page_of_a_conversation_has_its_summary_and_all_its_turns() {
                 .iter()),
             "{path}"
         );
+        assert_eq!(rows(of_panel(&html, "tokens")), of_each_turn(listed, token_kinds), "{path}");
+        let context = |turn: &Value| vec![value(&turn["metrics"]["contextSize"])];
+        assert_eq!(rows(of_panel(&html, "context")), of_each_turn(listed, context), "{path}");
         for turn in listed {
             let article = panel
                 .split("<article ")
@@ -512,6 +551,7 @@ fn the_page_of_a_conversation_has_its_summary_and_all_its_turns() {
             ] {
                 assert!(figure.is_null() || data.contains(&value(figure)), "{figure} of {turn}: {data:?}");
             }
+            assert_has_the_steps(article, &turn["metrics"]);
         }
         ordinals.extend(shown);
         match html::link_named(&html, "Older turns") {

@@ -152,7 +152,7 @@ fn summary(life: &Life, open: &OpenTurns, view: &View) -> Markup {
         dl class="tiles" {
             (tile("Cost", &figure::single_cost(&cost), &html! { (figure::left_out(&cost)) }))
             (tile("Turns", &figure::count(life.turns, "turns"), &html! {
-                (figure::count(figures.steps, "steps")) " steps"
+                (figure::counted(figures.steps, "step", "steps"))
                 @if !open.turns.is_empty() { " · " (open.turns.len()) " open" }
                 @for (reason, turns) in life.by_reason.iter().filter(|(reason, _)| **reason != "stop") {
                     " · " (figure::count(*turns, "turns")) " " (reason)
@@ -260,7 +260,7 @@ fn turn_list(api: &Api, view: &View, turns: &[StoredTurn]) -> Markup {
                         @if let Some(drawn) = waterfall(&format!("times-{ordinal}"), &format!("Times of turn {ordinal}"), &times(&metrics.steps, metrics.duration)) {
                             (drawn)
                         }
-                        (steps(ordinal.to_string().as_str(), &metrics.turn_id, &metrics.steps))
+                        (steps(ordinal.to_string().as_str(), &metrics.turn_id, &metrics.steps, metrics.duration))
                     }
                 }
             }
@@ -284,36 +284,78 @@ fn numbers(usage: Usage, steps: &[StepMetrics], duration: Option<Millis>) -> Mar
     }
 }
 
-/// Returns the rows of a turn's waterfall.
-fn times(steps: &[StepMetrics], duration: Option<Millis>) -> Vec<WaterfallRow> {
-    let mut within = 0.0;
-    let mut rows = Vec::new();
-    for (nth, step) in steps.iter().enumerate() {
+/// The times of a step, as its waterfall shows them.
+struct StepTimes {
+    ttft: f64,
+    decode: f64,
+    /// The rest of the step's time.
+    rest: f64,
+}
+
+impl StepTimes {
+    fn of(step: &StepMetrics) -> Self {
         let millis = |time: Option<Millis>| time.map_or(0.0, Millis::get);
         let (ttft, decode) = (millis(step.times.ttft), millis(step.times.decode));
-        let rest = (millis(step.times.gen_total) - ttft - decode).max(0.0);
-        within += ttft + decode + rest;
-        if nth < MAX_STEPS {
-            let spans = vec![(SpanKind::FirstToken, ttft), (SpanKind::Decode, decode), (SpanKind::RestOfStep, rest)];
-            rows.push(WaterfallRow { name: format!("step {}", nth + 1), spans });
-        } else if nth == MAX_STEPS {
-            rows.push(WaterfallRow {
-                name: "more".to_owned(),
-                spans: vec![(SpanKind::RestOfStep, ttft + decode + rest)],
-            });
-        } else if let Some((_, more)) = rows.last_mut().and_then(|row| row.spans.first_mut()) {
-            *more += ttft + decode + rest;
-        }
+        Self { ttft, decode, rest: (millis(step.times.gen_total) - ttft - decode).max(0.0) }
     }
-    let outside = duration.map_or(0.0, Millis::get) - within;
-    if outside > 0.0 {
+
+    fn whole(&self) -> f64 {
+        self.ttft + self.decode + self.rest
+    }
+
+    fn whole_of(steps: &[StepMetrics]) -> f64 {
+        steps.iter().map(|step| Self::of(step).whole()).sum()
+    }
+}
+
+/// Returns the steps that a page shows one by one, and those beyond.
+fn shown_and_further(steps: &[StepMetrics]) -> (&[StepMetrics], &[StepMetrics]) {
+    steps.split_at(steps.len().min(MAX_STEPS))
+}
+
+fn further_steps(further: &[StepMetrics]) -> String {
+    format!("{} further step{}", further.len(), if further.len() == 1 { "" } else { "s" })
+}
+
+/// Returns the time of a turn that belongs to none of its steps, in milliseconds.
+fn outside_of(steps: &[StepMetrics], duration: Option<Millis>) -> Option<f64> {
+    let outside = duration?.get() - StepTimes::whole_of(steps);
+    (outside > 0.0).then_some(outside)
+}
+
+/// Returns the rows of a turn's waterfall.
+fn times(steps: &[StepMetrics], duration: Option<Millis>) -> Vec<WaterfallRow> {
+    let (shown, further) = shown_and_further(steps);
+    let mut rows = Vec::new();
+    for (nth, step) in shown.iter().enumerate() {
+        let StepTimes { ttft, decode, rest } = StepTimes::of(step);
+        let spans = vec![(SpanKind::FirstToken, ttft), (SpanKind::Decode, decode), (SpanKind::RestOfStep, rest)];
+        rows.push(WaterfallRow { name: format!("step {}", nth + 1), spans });
+    }
+    if !further.is_empty() {
+        let spans = vec![(SpanKind::RestOfStep, StepTimes::whole_of(further))];
+        rows.push(WaterfallRow { name: "more".to_owned(), spans });
+    }
+    if let Some(outside) = outside_of(steps, duration) {
         rows.push(WaterfallRow { name: "other".to_owned(), spans: vec![(SpanKind::OutsideSteps, outside)] });
     }
     rows
 }
 
 /// The steps of a turn as a table.
-fn steps(name: &str, turn_id: &TurnId, steps: &[StepMetrics]) -> Markup {
+fn steps(name: &str, turn_id: &TurnId, steps: &[StepMetrics], duration: Option<Millis>) -> Markup {
+    let (shown, further) = shown_and_further(steps);
+    // The waterfall shows these times too.
+    let sum = |name: &str, millis: f64| {
+        html! {
+            tr {
+                th scope="row" { (name) }
+                td colspan="7" {}
+                td class="number" { (figure::duration(Some(millis))) }
+                td {}
+            }
+        }
+    };
     html! {
         details {
             summary { "Steps of " (figure::id(turn_id.as_str())) }
@@ -323,13 +365,13 @@ fn steps(name: &str, turn_id: &TurnId, steps: &[StepMetrics]) -> Markup {
                     thead {
                         tr {
                             th scope="col" { "Step" }
-                            @for name in ["Input", "Output", "Cache read", "Cache write", "First token", "Decode", "Generation", "Speed"] {
+                            @for name in ["Input", "Output", "Cache read", "Cache write", "First token", "Decode", "Rest", "Generation", "Speed"] {
                                 th scope="col" class="number" { (name) }
                             }
                         }
                     }
                     tbody {
-                        @for step in steps.iter().take(MAX_STEPS) {
+                        @for step in shown {
                             tr {
                                 th scope="row" class="id" { (figure::id(step.step_id.as_str())) }
                                 td class="number" { (figure::tokens(step.usage.input_tokens.get())) }
@@ -342,16 +384,22 @@ fn steps(name: &str, turn_id: &TurnId, steps: &[StepMetrics]) -> Markup {
                                 }
                                 td class="number" { (figure::duration(step.times.ttft.map(Millis::get))) }
                                 td class="number" { (figure::duration(step.times.decode.map(Millis::get))) }
+                                td class="number" { (figure::duration(step.times.gen_total.map(|_| StepTimes::of(step).rest))) }
                                 td class="number" { (figure::duration(step.times.gen_total.map(Millis::get))) }
                                 td class="number" { (figure::speed(speed(step))) }
                             }
                         }
                     }
+                    tfoot {
+                        @if !further.is_empty() { (sum(&further_steps(further), StepTimes::whole_of(further))) }
+                        @if let Some(outside) = outside_of(steps, duration) { (sum("Outside of steps", outside)) }
+                    }
                 }
             }))
-            @if steps.len() > MAX_STEPS {
+            @if !further.is_empty() {
                 p class="note" {
-                    (steps.len() - MAX_STEPS) " further steps are left out here. The API has all of them."
+                    (further_steps(further)) @if further.len() == 1 { " is" } @else { " are" }
+                    " left out here. The API has all of them."
                 }
             }
         }
@@ -379,7 +427,7 @@ fn open_list(open: &OpenTurns, api: &str) -> Markup {
                             span class="badge open" { "open" }
                         }
                         (numbers(turn.metrics.usage, &turn.metrics.steps, None))
-                        (steps("that is open", &turn.metrics.turn_id, &turn.metrics.steps))
+                        (steps("that is open", &turn.metrics.turn_id, &turn.metrics.steps, None))
                     }
                 }
             }
