@@ -211,12 +211,20 @@ fn name(model: Option<&Label>, is_by_model: bool) -> String {
 fn tiles(sums: &Sums, prices: &UsedPrices, root: &str, view: &View) -> Markup {
     let figures = Figures::of(&sums.total.rollup);
     let (cost, saved) = (sums.total.cost.figures(), sums.total.cache_saved());
-    let percentiles = |of: Option<Percentiles>, show: fn(Option<f64>) -> Markup, parts: &str| {
+    let percentiles = |of: Option<Percentiles>, [part, parts]: [&str; 2], rest: &dyn Fn(Percentiles) -> Markup| {
         html! {
             @if let Some(of) = of {
-                "median · p90 " (show(Some(of.p90))) " · p99 " (show(Some(of.p99))) " · " (figure::count(of.count, parts)) " " (parts)
+                "median · " (rest(of)) " · " (figure::counted(of.count, part, parts))
             } @else { "none of the " (parts) " reported it" }
         }
+    };
+    let (steps, turns) = (["step", "steps"], ["turn", "turns"]);
+    let slow = |of: Percentiles| {
+        html! { "p90 " (figure::duration(Some(of.p90))) " · p99 " (figure::duration(Some(of.p99))) }
+    };
+    // For a speed, a high percentile is a good value.
+    let fast = |of: Percentiles| {
+        html! { "10% above " (figure::speed(Some(of.p90))) " · 1% above " (figure::speed(Some(of.p99))) }
     };
     html! {
         dl class="tiles" {
@@ -231,14 +239,14 @@ fn tiles(sums: &Sums, prices: &UsedPrices, root: &str, view: &View) -> Markup {
             (tile("Tokens", &figure::tokens(figures.usage.input_tokens + figures.usage.output_tokens), &html! {
                 (figure::tokens(figures.usage.input_tokens)) " in · " (figure::tokens(figures.usage.output_tokens)) " out"
             }))
-            (tile("Time to first token", &figure::duration(figures.ttft_ms.map(|ttft| ttft.p50)), &percentiles(figures.ttft_ms, figure::duration, "steps")))
+            (tile("Time to first token", &figure::duration(figures.ttft_ms.map(|ttft| ttft.p50)), &percentiles(figures.ttft_ms, steps, &slow)))
             (tile("Output speed", &figure::speed(figures.step_output_tokens_per_second.map(|speed| speed.p50)),
-                &percentiles(figures.step_output_tokens_per_second, figure::speed, "steps")))
+                &percentiles(figures.step_output_tokens_per_second, steps, &fast)))
             (tile("Turns", &figure::count(figures.turns, "turns"), &html! {
-                (figure::count(figures.steps, "steps")) " steps"
+                (figure::counted(figures.steps, "step", "steps"))
             }))
             (tile("Duration of turns", &figure::duration(figures.turn_duration_ms.map(|duration| duration.p50)),
-                &percentiles(figures.turn_duration_ms, figure::duration, "turns")))
+                &percentiles(figures.turn_duration_ms, turns, &slow)))
         }
     }
 }
@@ -247,7 +255,8 @@ fn tiles(sums: &Sums, prices: &UsedPrices, root: &str, view: &View) -> Markup {
 fn saved_note(cost: &CostFigures, saved: Option<PicoDollars>) -> Markup {
     html! {
         @if let Some((saved, usd)) = saved.zip(cost.usd) {
-            "without a cache, the same tokens would cost "
+            // Tokens without a price are in neither amount.
+            "without a cache, " @if cost.unpriced_tokens > 0 { "the priced" } @else { "the same" } " tokens would cost "
             (figure::amount(Some(PicoDollars::new(usd.get() + saved.get()))))
         } @else { "no step with a price reported a cache counter" }
     }
@@ -485,5 +494,15 @@ mod tests {
         expected.push(("294 other models", vec![(1..=294).sum::<i128>(); 10]));
         assert_eq!(shown, expected);
         assert_eq!(sums.total.rollup.tokens(), 10 * (1..=300).sum::<i128>());
+    }
+
+    #[test]
+    fn what_the_cache_saved_is_compared_with_the_cost_of_the_tokens_that_have_a_price() {
+        let cost =
+            |unpriced_tokens| CostFigures { usd: Some(PicoDollars::new(1)), unpriced_tokens, unpriced_models: vec![] };
+        for (unpriced_tokens, text) in [(0, "the same tokens would cost"), (1, "the priced tokens would cost")] {
+            let note = saved_note(&cost(unpriced_tokens), Some(PicoDollars::new(2))).into_string();
+            assert!(note.contains(text), "{note}");
+        }
     }
 }
