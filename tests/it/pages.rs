@@ -717,6 +717,22 @@ fn a_failure_is_a_page_that_says_what_is_allowed() {
         assert_is_a_safe_page(path, &answer);
         assert!(without_tags(&answer.body).contains(text), "{path}: {}", answer.body);
     }
+    // A failure keeps the time and the zone as far as they are valid, and lets the reader choose others.
+    for (path, link, others) in [
+        ("/?range=1y&tz=Asia%2FTokyo", "./ui/conversations?range=7d&tz=Asia%2FTokyo", 4),
+        ("/ui/models?range=30d&tz=Mars", "../ui/conversations?range=30d", 4),
+        (
+            "/ui/conversations?first=2026-03-01&last=2026-03-02&order=size",
+            "../ui/conversations?first=2026-03-01&last=2026-03-02",
+            5,
+        ),
+        ("/ui/conversations/unknown/turns?tz=UTC", "../../../ui/conversations?tz=UTC", 0),
+    ] {
+        let html = client.get(path).body;
+        assert_eq!(html::link_named(&html, "Conversations").as_deref(), Some(link), "{path}");
+        let ranges = hrefs(&html).iter().filter(|href| href.starts_with("?range=")).count();
+        assert_eq!((ranges, html.contains("Choose another time above")), (others, others > 0), "{path}");
+    }
     // A path that only begins like those of the pages is none of them.
     let answer = client.get("/uix");
     assert_eq!((answer.status, answer.header("content-type")), (404, Some("application/json")), "{answer:?}");
