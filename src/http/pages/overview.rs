@@ -78,6 +78,9 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
             (nothing(latest.is_new()))
         } @else {
             (tiles(&sums, &prices, &root, &view))
+            p class="after-tiles" {
+                a class="api" href=(stats(&view.report_query("all", ""))) { "Figures of the whole time as JSON" }
+            }
             div class="charts" {
                 (charts(&sums, &view, is_by_model, &stats(&by_model)))
                 (panel("reasons", "Turns by reason", "Why the turns of this time ended.", Some(&stats(&by_reason)), &by_reason_table(&reasons)))
