@@ -162,12 +162,15 @@ fn summary(life: &Life, open: &OpenTurns, view: &View) -> Markup {
                 (figure::tokens(figures.usage.input_tokens)) " in · " (figure::tokens(figures.usage.output_tokens)) " out"
             }))
             (tile("Cache rate", &figure::share(figures.cache_rate), &html! {
-                (figure::optional_tokens(figures.usage.cache_read_tokens)) " tokens read from the cache · retention "
-                (figure::share(life.retention()))
+                (figure::optional_tokens(figures.usage.cache_read_tokens)) " tokens read from the cache"
+                @if let Some(retention) = life.retention() {
+                    " · the latest turn read " (figure::share(Some(retention))) " of what the turn before it left there"
+                }
             }))
             (tile("Context", &figure::optional_tokens(context.map(TokenCount::get)), &html! { "tokens in use after the latest turn" }))
             (tile("Output speed", &figure::speed(figures.output_tokens_per_second), &html! {
-                "generation took " (figure::duration(figures.generation_ms)) " of " (figure::duration(figures.duration_ms))
+                "while decoding · the steps took " (figure::duration(figures.generation_ms)) " of the "
+                (figure::duration(figures.duration_ms)) " of all turns"
             }))
         }
         @if let Some((first, latest)) = life.first_at.zip(life.latest.as_ref()) {

@@ -133,9 +133,9 @@ fn rows(root: &str, view: &View, kept: &[(&str, &str); 3], listed: &[ListedConve
                         (column("Latest turn", "recent", ""))
                         (column("Turns", "turns", "number"))
                         (column("Tokens", "tokens", "number"))
-                        th scope="col" class="number" { "Output" }
+                        th scope="col" class="number" { "Output tokens" }
                         th scope="col" class="number" { "Cache rate" }
-                        th scope="col" class="number" { "Context" }
+                        th scope="col" class="number" { "Context tokens" }
                         (column("Cost", "cost", "number"))
                         th scope="col" { "Model" }
                         th scope="col" { "Project" }

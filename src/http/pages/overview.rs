@@ -415,9 +415,9 @@ fn latest_turns(api: &Api, root: &str, view: &View, latest: &Latest) -> Markup {
                         th scope="col" { "Conversation" }
                         th scope="col" { "Model" }
                         th scope="col" { "Reason" }
-                        th scope="col" class="number" { "Input" }
-                        th scope="col" class="number" { "Output" }
-                        th scope="col" class="number" { "Time" }
+                        th scope="col" class="number" { "Input tokens" }
+                        th scope="col" class="number" { "Output tokens" }
+                        th scope="col" class="number" { "Duration" }
                         th scope="col" class="number" { "Cost" }
                     }
                 }
