@@ -673,6 +673,21 @@ fn a_conversation_whose_turns_were_dropped_says_so_and_links_to_none_of_them() {
 }
 
 #[test]
+fn a_range_ends_with_a_quarter_of_an_hour_on_every_page() {
+    let (_directory, server) = server();
+    let mut client = server.client();
+    for path in ["/?range=30d", "/ui/models?range=30d", "/ui/conversations?range=30d"] {
+        let html = page(&mut client, path);
+        let (_, period) = html.split_once("<p class=\"period\">").unwrap();
+        let ends = attributes(period, "datetime")[..2].to_vec();
+        for end in ends {
+            let end: jiff::Timestamp = end.parse().unwrap();
+            assert_eq!(end.as_millisecond() % (15 * 60 * 1000), 0, "{path}: {end}");
+        }
+    }
+}
+
+#[test]
 fn an_empty_store_has_pages_that_say_so() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());

@@ -31,7 +31,7 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
 
 async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
     let query = Query::read(request.query_string(), PARAMETERS)?;
-    let view = View::read(api, &query, "all")?;
+    let view = View::read(api, &query, "all")?.outward();
     let given = |name| query.text(name).unwrap_or_default();
     let order = if given("order").is_empty() { "recent" } else { given("order") };
     let kept = [("order", order), ("prefix", given("prefix")), ("model", given("model"))];

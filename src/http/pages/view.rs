@@ -119,6 +119,15 @@ impl View {
         Ok(view)
     }
 
+    /// Moves the bounds outward to whole quarters of an hour, as reports do, so that a range ends at the same moment on all
+    /// pages.
+    pub(crate) fn outward(mut self) -> Self {
+        if let Some(Ok(whole)) = self.bounds.map(|(from, to)| Period::around(from, to)) {
+            self.bounds = Some((whole.start().start_millis(), whole.end().start_millis()));
+        }
+        self
+    }
+
     /// Returns the query with which another page shows the same time and zone. All time is left to the one page that
     /// can show it.
     pub(crate) fn query(&self) -> String {
