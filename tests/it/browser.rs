@@ -466,6 +466,7 @@ fn the_documents_have_a_picture_of_each_page() {
         ("conversations-light", "/ui/conversations?range=30d&order=cost", "light", 1280, 760),
         ("conversation-light", &conversation, "light", 1280, 1180),
         ("models-dark", "/ui/models?range=30d", "dark", 1280, 1180),
+        ("service-light", "/ui/service", "light", 1280, 900),
     ] {
         browser.show(width, height, theme);
         browser.open(&format!("{}{path}", server.url()));
