@@ -23,6 +23,10 @@ use crate::store::Position;
 /// characters, and characters that change the direction of text, are JSON escapes such as \u202e. The export ends with
 /// the turn that is the latest when it begins. FILE gets its name only when the export is complete and
 /// on the disk. A database that was restored from a backup or repaired knows no position from before.
+///
+/// If an export to standard output breaks off, the error names the position after which another one goes on; a FILE that
+/// broke off is removed. An export after a position has no sums. So turns that were erased or dropped between two parts may
+/// be in neither. Only an export in one piece has all that reports count.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   turn-metrics export turns.ndjson

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use self::driver::Browser;
-use crate::server::{Server, turn_metrics};
+use crate::server::{Server, encode, turn_metrics};
 
 /// Checks of our own: sizes, contrast with the ground that is seen, and tables of charts.
 const CHECKS: &str = include_str!("browser/checks.js");
@@ -240,6 +240,7 @@ fn a_page_shows_what_happens_while_it_is_open_also_after_the_server_was_killed()
     await_texts(&mut browser, ids, &[shown]);
     let news = "1 turn was sealed since this page was made. Reload the page for the figures with them.";
     await_texts(&mut browser, "#live-news", &[news]);
+    await_texts(&mut browser, "#live-spoken", &["1 turn was sealed."]);
     let text = browser.run("return document.querySelector('#live-sealed li').textContent");
     assert!(text.as_str().unwrap().ends_with("stop1,234,567 tokens in · 8 out"), "{text}");
     assert_sound(&mut browser, "the live turns");
@@ -275,7 +276,7 @@ fn the_page_of_a_conversation_shows_its_open_turns_until_they_are_sealed() {
     assert_eq!(browser.run("return document.querySelector('#open-turns').closest('section').hidden"), true);
     let usage = serde_json::json!({ "inputTokens": 4321, "outputTokens": 7 });
     send(&server, "c/1", "first", serde_json::json!({ "type": "usage", "stepId": "s", "usage": usage }));
-    await_texts(&mut browser, "#live-open li", &["openfirstm4,321 tokens in · 7 out · 1 steps"]);
+    await_texts(&mut browser, "#live-open li", &["openfirstm4,321 tokens in · 7 out · 1 step"]);
     assert_sound(&mut browser, "the open turns");
     send(&server, "other", "t", done());
     send(&server, "c/1", "first", serde_json::json!({ "type": "done", "reason": "error" }));
@@ -285,6 +286,124 @@ fn the_page_of_a_conversation_shows_its_open_turns_until_they_are_sealed() {
     await_texts(&mut browser, "#live-news", &[news]);
     browser.run("document.querySelector('#live-news a').click()");
     await_texts(&mut browser, ".turns h3", &["Turn 2", "Turn 1"]);
+}
+
+fn erase(server: &Server, conversation: &str) {
+    let path = format!("/conversations/{}", encode(conversation));
+    assert_eq!(server.client().send("DELETE", &path, &[], b"").unwrap().status, 204);
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver"]
+fn the_overview_drops_the_turns_of_an_erased_conversation_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let gone = "gone/(1)";
+    send(&server, gone, "before", done());
+    send(&server, "kept", "before", done());
+    let mut browser = Browser::start();
+    browser.show(1280, 900, "light");
+    browser.open(&server.url());
+    await_texts(&mut browser, "#live-state", &["connected"]);
+    send(&server, gone, "after", done());
+    send(&server, "kept", "after", done());
+    await_texts(&mut browser, "#live-sealed a", &["kept", gone]);
+    await_texts(&mut browser, "#latest-turns tbody a", &["kept", gone]);
+    erase(&server, gone);
+    await_texts(&mut browser, "#live-sealed a", &["kept"]);
+    await_texts(&mut browser, "#latest-turns tbody a", &["kept"]);
+    send(&server, "new", "t", done());
+    await_texts(&mut browser, "#live-sealed a", &["new", "kept"]);
+    let news = "3 turns were sealed and 1 conversation was erased since this page was made. Reload the page for the figures with them.";
+    await_texts(&mut browser, "#live-news", &[news]);
+    await_texts(&mut browser, "#live-state", &["connected"]);
+    assert_sound(&mut browser, "the turns that are left");
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver"]
+fn the_page_of_an_erased_conversation_says_that_it_is_out_of_date() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    send(&server, "c", "t", done());
+    let mut browser = Browser::start();
+    browser.open(&format!("{}/ui/conversations/c/turns", server.url()));
+    await_texts(&mut browser, "#live-state", &["connected"]);
+    send(&server, "c", "later", done());
+    await_texts(&mut browser, "#live-sealed .badge", &["stop"]);
+    erase(&server, "c");
+    let news = "This page is out of date: the conversation was erased. Reload the page.";
+    await_texts(&mut browser, "#live-news", &[news]);
+    await_texts(&mut browser, "#live-state", &["stopped"]);
+    await_texts(&mut browser, "#live-sealed li", &[]);
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver"]
+fn a_screen_reader_is_told_the_news_now_and_then_and_the_state_of_the_connection() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let mut browser = Browser::start();
+    browser.show(1280, 900, "light");
+    browser.open(&server.url());
+    await_texts(&mut browser, "#live-state[role=status]", &["connected"]);
+    // The time until the next announcement passes when the test says so.
+    browser.run("window.timers = []; window.setTimeout = (timer) => timers.push(timer);");
+    send(&server, "c", "one", done());
+    await_texts(&mut browser, "#live-spoken[role=status]", &["1 turn was sealed."]);
+    send(&server, "c", "two", done());
+    send(&server, "c", "three", done());
+    let news = "3 turns were sealed since this page was made. Reload the page for the figures with them.";
+    await_texts(&mut browser, "#live-news:not([aria-live])", &[news]);
+    await_texts(&mut browser, "#live-spoken", &["1 turn was sealed."]);
+    browser.run("timers.splice(0).forEach((timer) => timer());");
+    await_texts(&mut browser, "#live-spoken", &["3 turns were sealed."]);
+    // A stream that has not answered yet.
+    browser.run(
+        "window.EventSource = class { close() {} addEventListener() {} };
+         document.dispatchEvent(new Event('visibilitychange'));",
+    );
+    await_texts(&mut browser, "#live-state", &["connecting"]);
+}
+
+/// Counts how often the list of sealed turns changes, and holds the frames of the page back until they are released.
+const HOLD_FRAMES: &str = "
+    const list = document.querySelector('#live-sealed'), frames = [];
+    window.drawn = window.heard = 0;
+    new MutationObserver(() => { window.drawn += 1; }).observe(list, { childList: true });
+    window.release = () => frames.splice(0).forEach((draw) => draw());
+    // What the page has to draw already is drawn first.
+    return new Promise((resolve) => requestAnimationFrame(() => {
+        window.requestAnimationFrame = (draw) => frames.push(draw);
+        const feed = new EventSource('feed');
+        feed.addEventListener('turn-sealed', () => { window.heard += 1; });
+        feed.onopen = () => resolve(true);
+    }));
+";
+
+#[test]
+#[ignore = "needs chromium and chromedriver"]
+fn a_page_draws_once_a_frame_however_many_turns_are_sealed() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let mut browser = Browser::start();
+    browser.show(1280, 900, "light");
+    browser.open(&server.url());
+    await_texts(&mut browser, "#live-state", &["connected"]);
+    browser.run(HOLD_FRAMES);
+    for n in 0..30 {
+        send(&server, &format!("c{n}"), "t", done());
+    }
+    send(&server, "last", "t", done());
+    crate::server::until("all turns", || (browser.run("return window.heard") == 31).then_some(()));
+    assert_eq!(browser.run("return window.drawn"), 0);
+    crate::server::until("the latest turns", || {
+        browser.run("window.release()");
+        let shown =
+            browser.run("return [...document.querySelectorAll('#live-sealed a')].map((link) => link.textContent)");
+        let shown = shown.as_array().unwrap();
+        (shown.len() == 12 && shown[0] == "last").then_some(())
+    });
 }
 
 #[test]
@@ -347,6 +466,7 @@ fn the_documents_have_a_picture_of_each_page() {
         ("conversations-light", "/ui/conversations?range=30d&order=cost", "light", 1280, 760),
         ("conversation-light", &conversation, "light", 1280, 1180),
         ("models-dark", "/ui/models?range=30d", "dark", 1280, 1180),
+        ("service-light", "/ui/service", "light", 1280, 900),
     ] {
         browser.show(width, height, theme);
         browser.open(&format!("{}{path}", server.url()));

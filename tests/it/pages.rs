@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use serde_json::{Value, json};
 
 use self::html::{attributes, elements, hrefs, of_panel, resolve, rows, without_tags};
-use crate::server::{Answer, Client, Server, encode};
+use crate::server::{Answer, Client, Server, encode, until};
 
 /// 2026-03-25T12:00:00Z. Berlin puts its clocks forward four days later.
 const FIRST: u64 = 1_774_440_000_000;
@@ -308,9 +308,11 @@ fn the_tables_of_the_overview_have_the_figures_of_the_api() {
     expected.sort_unstable();
     assert_eq!(shown, expected);
     // The tiles.
-    let total =
-        client.get(&format!("/stats?from={}&to={}&bucket=all", of_models["from"], of_models["to"])).json()["rows"][0]
-            .take();
+    let whole = html::link_named(&html, "Figures of the whole time as JSON").unwrap();
+    let mut whole = client.get(&resolve(&path, &whole)).json();
+    assert_eq!((&whole["from"], &whole["to"]), (&of_models["from"], &of_models["to"]));
+    assert_eq!(whole["rows"].as_array().unwrap().len(), 1);
+    let total = whole["rows"][0].take();
     for (name, figure) in [
         ("Spend", &total["cost"]["usd"]),
         ("Cache rate", &total["cacheRate"]),
@@ -422,9 +424,10 @@ fn the_list_of_conversations_is_that_of_the_api_page_by_page() {
                     sum(listed),
                     value(&listed["usage"]["outputTokens"]),
                     value(&listed["cacheRate"]),
+                    value(&listed["contextSize"]),
+                    value(&listed["cost"]["usd"]),
                 ];
-                assert_eq!(cells[..4], figures, "{path}: {listed}");
-                assert_eq!(cells[5], value(&listed["cost"]["usd"]), "{path}: {listed}");
+                assert_eq!(cells[..6], figures, "{path}: {listed}");
                 shown.push(listed["conversationId"].clone());
             }
             pages += 1;
@@ -442,6 +445,41 @@ fn the_list_of_conversations_is_that_of_the_api_page_by_page() {
             whole["conversations"].as_array().unwrap().iter().map(|listed| listed["conversationId"].clone()).collect();
         assert_eq!(shown, expected, "{query}: {pages} pages");
     }
+}
+
+/// Returns the rows of a table of a chart by turn.
+fn of_each_turn(turns: &[Value], cells: impl Fn(&Value) -> Vec<String>) -> Vec<(String, Vec<String>)> {
+    turns.iter().map(|turn| (format!("turn {}", turn["ordinal"]), cells(turn))).collect()
+}
+
+/// Returns the tokens of a turn that were read from the cache, written to it, neither, and the output.
+fn token_kinds(turn: &Value) -> Vec<String> {
+    let tokens = |name: &str| turn["metrics"]["usage"][name].as_u64().unwrap_or(0);
+    let (read, written) = (tokens("cacheReadTokens"), tokens("cacheWriteTokens"));
+    [read, written, tokens("inputTokens") - read - written, tokens("outputTokens")].map(|n| n.to_string()).to_vec()
+}
+
+/// Checks the table of the steps of a turn. It has all times that the waterfall above it shows.
+fn assert_has_the_steps(article: &str, metrics: &Value) {
+    let steps = metrics["steps"].as_array().unwrap();
+    let number = |figure: &Value| figure.as_f64().unwrap_or(0.0);
+    let rest = |step: &Value| number(&step["genTotalMs"]) - number(&step["ttftMs"]) - number(&step["decodeMs"]);
+    let shown = rows(article);
+    assert_eq!(shown.len(), steps.len().min(40));
+    for (step, (_, cells)) in steps.iter().zip(&shown) {
+        let usage =
+            ["inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens"].map(|name| &step["usage"][name]);
+        let mut figures: Vec<_> = usage.into_iter().chain([&step["ttftMs"], &step["decodeMs"]]).map(value).collect();
+        figures.push(rest(step).to_string());
+        figures.push(value(&step["genTotalMs"]));
+        figures.push((number(&step["usage"]["outputTokens"]) * 1000.0 / number(&step["decodeMs"])).to_string());
+        assert_eq!(cells, &figures, "{step}");
+    }
+    let whole = |steps: &[Value]| steps.iter().map(|step| number(&step["genTotalMs"])).sum::<f64>();
+    let (all, further) = (whole(steps), whole(&steps[shown.len()..]));
+    let expected = [further, number(&metrics["durationMs"]) - all].into_iter().filter(|millis| *millis > 0.0);
+    let (_, sums) = article.split_once("<tfoot>").unwrap();
+    assert_eq!(html::data(sums), expected.map(|millis| millis.to_string()).collect::<Vec<_>>(), "{metrics}");
 }
 
 #[test]
@@ -498,6 +536,9 @@ fn the_page_of_a_conversation_has_its_summary_and_all_its_turns() {
                 .iter()),
             "{path}"
         );
+        assert_eq!(rows(of_panel(&html, "tokens")), of_each_turn(listed, token_kinds), "{path}");
+        let context = |turn: &Value| vec![value(&turn["metrics"]["contextSize"])];
+        assert_eq!(rows(of_panel(&html, "context")), of_each_turn(listed, context), "{path}");
         for turn in listed {
             let article = panel
                 .split("<article ")
@@ -512,6 +553,7 @@ fn the_page_of_a_conversation_has_its_summary_and_all_its_turns() {
             ] {
                 assert!(figure.is_null() || data.contains(&value(figure)), "{figure} of {turn}: {data:?}");
             }
+            assert_has_the_steps(article, &turn["metrics"]);
         }
         ordinals.extend(shown);
         match html::link_named(&html, "Older turns") {
@@ -540,6 +582,109 @@ fn the_latest_turns_are_those_of_the_list_of_all_turns_and_the_live_part_begins_
     assert!(expected.eq(shown.into_iter().filter(|(name, _)| !name.contains("script"))), "{answer}");
     let feed = format!("./feed?after={}", answer["next"].as_str().unwrap());
     assert_eq!(attributes(&html, "data-feed"), [feed]);
+}
+
+/// Returns the event that ends a turn.
+fn done(id: &str, turn: &str) -> String {
+    let usage = json!({ "inputTokens": 1000, "outputTokens": 1 });
+    of_turn(id, turn, json!({ "type": "done", "reason": "stop", "usage": usage }))
+}
+
+/// Returns the names of the rows of the latest turns, the latest first.
+fn latest(html: &str) -> Vec<String> {
+    rows(of_panel(html, "latest")).into_iter().map(|(name, _)| name).collect()
+}
+
+#[test]
+fn the_latest_turns_are_found_behind_erased_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let mut client = server.client();
+    for (id, turns) in [("kept", 2), ("gone", 50), ("last", 1)] {
+        let events: String = (0..turns).map(|n| done(id, &format!("t{n}"))).collect();
+        assert_eq!(client.post_events(&events).status, 200);
+    }
+    let erase = |client: &mut Client, id: &str| {
+        assert_eq!(client.send("DELETE", &format!("/conversations/{id}"), &[], b"").unwrap().status, 204);
+    };
+    erase(&mut client, "gone");
+    let empty_time = "/?first=2001-01-01&last=2001-01-01";
+    let html = page(&mut client, empty_time);
+    assert_eq!(latest(&html), ["last", "kept", "kept"]);
+    let answer = api(&mut client, empty_time, &html, "latest");
+    assert_eq!(answer["turns"].as_array().unwrap().len(), 3, "{answer}");
+    // An empty store is another matter than one whose turns are gone.
+    erase(&mut client, "last");
+    erase(&mut client, "kept");
+    let html = page(&mut client, empty_time);
+    assert!(html.contains("No turn ended in this time") && html.contains("are no longer stored"), "{html}");
+}
+
+#[test]
+fn long_turns_are_among_the_latest_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let mut client = server.client();
+    // The record of such a turn is longer than what the store reads at once beside other work.
+    for n in 0..14 {
+        let mut events = String::new();
+        for step in 0..300 {
+            let usage = json!({ "inputTokens": 1000, "outputTokens": 1 });
+            let step = format!("{step:0100}");
+            events += &of_turn(&format!("c{n}"), "t", json!({ "type": "usage", "stepId": step, "usage": usage }));
+        }
+        assert_eq!(client.post_events(&(events + &done(&format!("c{n}"), "t"))).status, 200);
+    }
+    let html = page(&mut client, "/");
+    let expected: Vec<_> = (2..14).rev().map(|n| format!("c{n}")).collect();
+    assert_eq!(latest(&html), expected);
+    let answer = api(&mut client, "/", &html, "latest");
+    let feed = format!("./feed?after={}", answer["next"].as_str().unwrap());
+    assert_eq!(attributes(&html, "data-feed"), [feed]);
+}
+
+#[test]
+fn a_conversation_whose_turns_were_dropped_says_so_and_links_to_none_of_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let mut client = server.client();
+    let dropped: String = (0..3).map(|n| done("part", &format!("old{n}")) + &done("all", &format!("old{n}"))).collect();
+    assert_eq!(client.post_events(&dropped).status, 200);
+    let whole = page(&mut client, "/ui/conversations/all/turns");
+    assert!(of_panel(&whole, "turns").contains("Turn 1") && !whole.contains("<nav class=\"pages\""), "{whole}");
+    server.kill();
+    let server = Server::start_with(directory.path(), &[("RETENTION__TURNS", "1ms")]);
+    let mut client = server.client();
+    let is_dropped = |client: &mut Client| client.get("/turns").json()["turns"].as_array().unwrap().is_empty();
+    until("all turns are dropped", || is_dropped(&mut client).then_some(()));
+    let html = page(&mut client, "/ui/conversations/all/turns");
+    assert!(without_tags(&html).contains("This conversation had 3 sealed turns."), "{html}");
+    server.kill();
+    // Without retention, later turns stay. The page of the earliest of them does not lead to dropped ones.
+    let server = Server::start(directory.path());
+    let mut client = server.client();
+    let later: String = (0..30).map(|n| done("part", &format!("new{n}"))).collect();
+    assert_eq!(client.post_events(&later).status, 200);
+    let path = "/ui/conversations/part/turns";
+    let older = html::link_named(&page(&mut client, path), "Older turns").unwrap();
+    let html = page(&mut client, &resolve(path, &older));
+    assert!(of_panel(&html, "turns").contains("Turn 4") && html.contains("Latest turns"), "{html}");
+    assert_eq!(html::link_named(&html, "Older turns"), None);
+}
+
+#[test]
+fn a_range_ends_with_a_quarter_of_an_hour_on_every_page() {
+    let (_directory, server) = server();
+    let mut client = server.client();
+    for path in ["/?range=30d", "/ui/models?range=30d", "/ui/conversations?range=30d"] {
+        let html = page(&mut client, path);
+        let (_, period) = html.split_once("<p class=\"period\">").unwrap();
+        let ends = attributes(period, "datetime")[..2].to_vec();
+        for end in ends {
+            let end: jiff::Timestamp = end.parse().unwrap();
+            assert_eq!(end.as_millisecond() % (15 * 60 * 1000), 0, "{path}: {end}");
+        }
+    }
 }
 
 #[test]
@@ -588,6 +733,22 @@ fn a_failure_is_a_page_that_says_what_is_allowed() {
         assert_eq!(answer.status, status, "{path}: {answer:?}");
         assert_is_a_safe_page(path, &answer);
         assert!(without_tags(&answer.body).contains(text), "{path}: {}", answer.body);
+    }
+    // A failure keeps the time and the zone as far as they are valid, and lets the reader choose others.
+    for (path, link, others) in [
+        ("/?range=1y&tz=Asia%2FTokyo", "./ui/conversations?range=7d&tz=Asia%2FTokyo", 4),
+        ("/ui/models?range=30d&tz=Mars", "../ui/conversations?range=30d", 4),
+        (
+            "/ui/conversations?first=2026-03-01&last=2026-03-02&order=size",
+            "../ui/conversations?first=2026-03-01&last=2026-03-02",
+            5,
+        ),
+        ("/ui/conversations/unknown/turns?tz=UTC", "../../../ui/conversations?tz=UTC", 0),
+    ] {
+        let html = client.get(path).body;
+        assert_eq!(html::link_named(&html, "Conversations").as_deref(), Some(link), "{path}");
+        let ranges = hrefs(&html).iter().filter(|href| href.starts_with("?range=")).count();
+        assert_eq!((ranges, html.contains("Choose another time above")), (others, others > 0), "{path}");
     }
     // A path that only begins like those of the pages is none of them.
     let answer = client.get("/uix");

@@ -75,9 +75,8 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
         &[
             &["charts", "link", "protection"],
             &["figure", "files"],
-            &["layout", "panel"],
-            &["answer", "view"],
-            &["live"],
+            &["layout", "panel", "view"],
+            &["answer", "live"],
             &["conversation", "conversations", "models", "overview", "service"],
             &["mount"],
         ],

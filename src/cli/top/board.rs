@@ -65,6 +65,8 @@ pub(super) struct Board {
     open: Vec<OpenRow>,
     /// The sealed turns, the latest one first.
     sealed: VecDeque<SealedRow>,
+    /// The moment at which both lists were emptied. What was sealed or worked on before may be missing in them.
+    listed_since: i64,
     minutes: Minutes,
     /// The turns whose costs have not come, with the minutes in which they count.
     uncosted: HashMap<(ConversationId, u64), i64>,
@@ -83,6 +85,7 @@ impl Board {
             link: Link::Connecting,
             open: Vec::new(),
             sealed: VecDeque::new(),
+            listed_since: now,
             minutes,
             uncosted: HashMap::new(),
             sums,
@@ -95,8 +98,7 @@ impl Board {
             News::Connected { goes_on } => {
                 self.link = Link::Live;
                 // What was erased meanwhile is not told.
-                self.open.clear();
-                self.sealed.clear();
+                self.empty_lists(now);
                 if goes_on {
                     self.minutes.resume();
                 } else {
@@ -111,8 +113,7 @@ impl Board {
             News::Open(conversation_id, turn) => self.take_open(conversation_id, *turn, now),
             News::Sealed(conversation_id, turn) => self.take_sealed(conversation_id, &turn, now),
             News::Reset => {
-                self.open.clear();
-                self.sealed.clear();
+                self.empty_lists(now);
                 self.uncosted.clear();
                 self.minutes = Minutes::since(now);
             }
@@ -128,6 +129,12 @@ impl Board {
             }
             News::NoSums(why) => self.no_sums = Some(why),
         }
+    }
+
+    fn empty_lists(&mut self, now: i64) {
+        self.open.clear();
+        self.sealed.clear();
+        self.listed_since = now;
     }
 
     fn take_open(&mut self, conversation_id: ConversationId, turn: TurnSoFar, now: i64) {
@@ -197,6 +204,11 @@ impl Board {
     /// The sealed turns, the latest one first.
     pub(super) fn sealed(&self) -> impl ExactSizeIterator<Item = &SealedRow> {
         self.sealed.iter()
+    }
+
+    /// The moment from which on the lists have everything.
+    pub(super) fn listed_since(&self) -> i64 {
+        self.listed_since
     }
 
     pub(super) fn minutes(&self) -> &Minutes {

@@ -260,7 +260,9 @@ impl View<'_> {
             ];
             Line::from(columned(&plain(row.conversation_id.as_str()), &cells, &OPEN, area.width))
         };
-        let lines = self.list(self.heading(&name, &OPEN, area.width), open, row, area.height);
+        // A turn that was open before is shown when its next event comes.
+        let nothing = "no event";
+        let lines = self.list(self.heading(&name, &OPEN, area.width), nothing, open, row, area.height);
         frame.render_widget(Paragraph::new(lines), area);
     }
 
@@ -284,20 +286,22 @@ impl View<'_> {
             }
         };
         let heading = self.heading("just sealed", &SEALED, area.width);
-        frame.render_widget(Paragraph::new(self.list(heading, self.board.sealed(), row, area.height)), area);
+        let lines = self.list(heading, "none", self.board.sealed(), row, area.height);
+        frame.render_widget(Paragraph::new(lines), area);
     }
 
     fn list<'a, T: 'a>(
         &self,
         heading: Line<'a>,
+        nothing: &str,
         rows: impl ExactSizeIterator<Item = &'a T>,
         line: impl Fn(&T) -> Line<'a>,
         height: u16,
     ) -> Vec<Line<'a>> {
         let mut lines = vec![heading];
         if rows.len() == 0 {
-            let since = self.clock(self.board.minutes().began_at(), "%H:%M:%S");
-            lines.push(Line::styled(format!("  none since {since}"), self.theme.faint()));
+            let since = self.clock(self.board.listed_since(), "%H:%M:%S");
+            lines.push(Line::styled(format!("  {nothing} since {since}"), self.theme.faint()));
         }
         lines.extend(rows.take(usize::from(height).saturating_sub(1)).map(line));
         lines
@@ -498,6 +502,15 @@ q ends   - not known   + more that is not known   times in milliseconds";
         assert!(shown[0].contains(" not connected  14:04:52"), "{}", shown[0]);
         let expected = "No connection since 14:03:23, trying again. No turn will be missing. cannot reach \\u{1b}[2J";
         assert_eq!(shown[1], expected);
+    }
+
+    #[test]
+    fn an_empty_list_says_since_when_it_would_have_rows() {
+        let mut board = busy_board();
+        // The server ends a stream after an hour, and the lists begin anew.
+        board.take(News::Connected { goes_on: true }, NOW + 60 * 60_000);
+        let shown = lines(&board, NOW + 61 * 60_000, (80, 24)).join("\n");
+        assert!(shown.contains("  no event since 15:03:22") && shown.contains("  none since 15:03:22"), "{shown}");
     }
 
     #[test]

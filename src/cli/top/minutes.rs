@@ -57,10 +57,6 @@ impl Minutes {
         Self { with_turns: BTreeMap::new(), since: now, until: None }
     }
 
-    pub(super) fn began_at(&self) -> i64 {
-        self.since
-    }
-
     /// Notes that the turns after `now` are not known, until [`Self::resume`] is called.
     pub(super) fn pause(&mut self, now: i64) {
         self.until.get_or_insert(now);

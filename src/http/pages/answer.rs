@@ -11,7 +11,9 @@ use flate2::write::GzEncoder;
 use maud::html;
 
 use super::layout::{Page, Place, root, whole};
+use super::link::with_query;
 use super::protection::PROTECTION;
+use super::view::View;
 use crate::http::error::{ApiError, Unavailable};
 use crate::http::resources::api::Api;
 use crate::http::resources::held_bytes::HeldBytes;
@@ -38,7 +40,8 @@ pub(crate) async fn answer(
             (response, in_parts(bytes, held))
         }
         Err(error) => {
-            let page = whole(&root, place, &failure(&root, &error)).into_string();
+            let view = View::read_valid(api, request.query_string());
+            let page = whole(&root, place, &failure(&root, place, &view, &error)).into_string();
             let failed = error.error_response();
             let mut response = HttpResponse::build(failed.status());
             for name in [header::RETRY_AFTER, header::ALLOW] {
@@ -89,30 +92,38 @@ async fn gzip(request: &HttpRequest, html: &[u8]) -> Option<Vec<u8>> {
     encoder.finish().ok()
 }
 
-/// Returns the page for a failure.
-fn failure(root: &str, error: &ApiError) -> Page {
+/// Returns the page for a failure. Its links and its form keep what is valid of the chosen time and zone.
+fn failure(root: &str, place: Place, view: &View, error: &ApiError) -> Page {
+    let has_time = matches!(place, Place::Overview | Place::Conversations | Place::Models);
+    let can_choose = has_time && error.status_code() == StatusCode::BAD_REQUEST;
     let (title, advice) = match error.status_code() {
         StatusCode::NOT_FOUND => ("Not found", "Check the address, or look it up in the list of conversations."),
         StatusCode::SERVICE_UNAVAILABLE => ("Busy", "Reload the page in a moment."),
-        StatusCode::BAD_REQUEST => ("This cannot be shown", "Change the address, or choose another time above a page."),
+        StatusCode::BAD_REQUEST if can_choose => {
+            ("This cannot be shown", "Choose another time above, or change the address.")
+        }
+        StatusCode::BAD_REQUEST => ("This cannot be shown", "Change the address, or begin at one of these pages."),
         StatusCode::UNPROCESSABLE_ENTITY => {
             ("This cannot be shown", "The turns themselves can be read through the API.")
         }
         _ => ("This failed", "The log of the service has the cause."),
     };
+    let carried = if has_time || place == Place::Service { view.query() } else { view.zone_query() };
     let body = html! {
+        @if can_choose { (view.controls(&[], place == Place::Conversations)) }
         section class="card failure" role="alert" {
             h1 { (title) }
             p { (error.message()) "." }
             p class="advice" { (advice) }
             p {
-                a class="button" href=(root) { "Overview" }
+                a class="button" href=(with_query(root, &carried)) { "Overview" }
                 " "
-                a class="button" href={ (root) "ui/conversations" } { "Conversations" }
+                a class="button" href={ (root) (with_query("ui/conversations", &carried)) } { "Conversations" }
             }
         }
     };
-    Page { title: title.to_owned(), carried: String::new(), zone: None, body }
+    let zone = can_choose.then(|| view.zone.name().to_owned());
+    Page { title: title.to_owned(), carried, zone, body }
 }
 
 /// Answers a request for an address below `/ui/` at which there is no page.

@@ -68,6 +68,7 @@ async fn page(api: &Api, id: &ConversationId, request: &HttpRequest) -> Result<P
         life.read(api, id, open.sealed_turns).await?;
     }
     let turns = turns_before(api, id, before.unwrap_or(u64::MAX).min(open.sealed_turns.saturating_add(1))).await?;
+    let older = older_than(api, id, &turns).await?;
     let root = root(request.uri().path());
     let resource = |resource: &str, query: &str| format!("{root}{}", with_query(&of_conversation(id, resource), query));
     let (limit, end) = (LIMIT.to_string(), before.map(|before| before.to_string()).unwrap_or_default());
@@ -91,8 +92,16 @@ async fn page(api: &Api, id: &ConversationId, request: &HttpRequest) -> Result<P
                 &html! { (waterfall_legend()) (turn_list(api, &view, &turns)) }))
         } @else if before.is_some() {
             section class="card empty" { h2 { "There are no turns before this one" } }
+        } @else if open.sealed_turns > 0 {
+            section class="card empty" {
+                h2 { "No sealed turn is stored any more" }
+                p {
+                    "This conversation had " (figure::counted(open.sealed_turns, "sealed turn", "sealed turns"))
+                    ". Turns are dropped when they are older than the service keeps them. Reports still count them."
+                }
+            }
         }
-        (pages(&view, open.sealed_turns, &turns, before))
+        (pages(&view, open.sealed_turns, &turns, before, older))
     };
     let title = plain(id.as_str());
     Ok(Page { title, carried: view.zone_query(), zone: Some(view.zone.name().to_owned()), body })
@@ -126,6 +135,14 @@ async fn turns_before(api: &Api, id: &ConversationId, mut before: u64) -> Result
     Ok(turns.into())
 }
 
+/// Returns the ordinal before which the turns of the next page are, if any is stored. Earlier turns may have been dropped.
+async fn older_than(api: &Api, id: &ConversationId, turns: &[StoredTurn]) -> Result<Option<u64>, ApiError> {
+    let Some(first) = turns.first().map(|turn| turn.ordinal.get()).filter(|first| *first > 1) else { return Ok(None) };
+    let range = TurnRange { before: Some(first), ..TurnRange::latest(id.clone(), 1) };
+    let earlier = ask_store(&api.handles.reads.list_turns, ListTurns(range)).await?;
+    Ok((!earlier.is_empty()).then_some(first))
+}
+
 fn summary(life: &Life, open: &OpenTurns, view: &View) -> Markup {
     let total = life.total();
     let figures = Figures::of(&total.rollup);
@@ -135,7 +152,7 @@ fn summary(life: &Life, open: &OpenTurns, view: &View) -> Markup {
         dl class="tiles" {
             (tile("Cost", &figure::single_cost(&cost), &html! { (figure::left_out(&cost)) }))
             (tile("Turns", &figure::count(life.turns, "turns"), &html! {
-                (figure::count(figures.steps, "steps")) " steps"
+                (figure::counted(figures.steps, "step", "steps"))
                 @if !open.turns.is_empty() { " · " (open.turns.len()) " open" }
                 @for (reason, turns) in life.by_reason.iter().filter(|(reason, _)| **reason != "stop") {
                     " · " (figure::count(*turns, "turns")) " " (reason)
@@ -145,12 +162,15 @@ fn summary(life: &Life, open: &OpenTurns, view: &View) -> Markup {
                 (figure::tokens(figures.usage.input_tokens)) " in · " (figure::tokens(figures.usage.output_tokens)) " out"
             }))
             (tile("Cache rate", &figure::share(figures.cache_rate), &html! {
-                (figure::optional_tokens(figures.usage.cache_read_tokens)) " tokens read from the cache · retention "
-                (figure::share(life.retention()))
+                (figure::optional_tokens(figures.usage.cache_read_tokens)) " tokens read from the cache"
+                @if let Some(retention) = life.retention() {
+                    " · the latest turn read " (figure::share(Some(retention))) " of what the turn before it left there"
+                }
             }))
             (tile("Context", &figure::optional_tokens(context.map(TokenCount::get)), &html! { "tokens in use after the latest turn" }))
             (tile("Output speed", &figure::speed(figures.output_tokens_per_second), &html! {
-                "generation took " (figure::duration(figures.generation_ms)) " of " (figure::duration(figures.duration_ms))
+                "while decoding · the steps took " (figure::duration(figures.generation_ms)) " of the "
+                (figure::duration(figures.duration_ms)) " of all turns"
             }))
         }
         @if let Some((first, latest)) = life.first_at.zip(life.latest.as_ref()) {
@@ -243,7 +263,7 @@ fn turn_list(api: &Api, view: &View, turns: &[StoredTurn]) -> Markup {
                         @if let Some(drawn) = waterfall(&format!("times-{ordinal}"), &format!("Times of turn {ordinal}"), &times(&metrics.steps, metrics.duration)) {
                             (drawn)
                         }
-                        (steps(ordinal.to_string().as_str(), &metrics.turn_id, &metrics.steps))
+                        (steps(ordinal.to_string().as_str(), &metrics.turn_id, &metrics.steps, metrics.duration))
                     }
                 }
             }
@@ -267,36 +287,78 @@ fn numbers(usage: Usage, steps: &[StepMetrics], duration: Option<Millis>) -> Mar
     }
 }
 
-/// Returns the rows of a turn's waterfall.
-fn times(steps: &[StepMetrics], duration: Option<Millis>) -> Vec<WaterfallRow> {
-    let mut within = 0.0;
-    let mut rows = Vec::new();
-    for (nth, step) in steps.iter().enumerate() {
+/// The times of a step, as its waterfall shows them.
+struct StepTimes {
+    ttft: f64,
+    decode: f64,
+    /// The rest of the step's time.
+    rest: f64,
+}
+
+impl StepTimes {
+    fn of(step: &StepMetrics) -> Self {
         let millis = |time: Option<Millis>| time.map_or(0.0, Millis::get);
         let (ttft, decode) = (millis(step.times.ttft), millis(step.times.decode));
-        let rest = (millis(step.times.gen_total) - ttft - decode).max(0.0);
-        within += ttft + decode + rest;
-        if nth < MAX_STEPS {
-            let spans = vec![(SpanKind::FirstToken, ttft), (SpanKind::Decode, decode), (SpanKind::RestOfStep, rest)];
-            rows.push(WaterfallRow { name: format!("step {}", nth + 1), spans });
-        } else if nth == MAX_STEPS {
-            rows.push(WaterfallRow {
-                name: "more".to_owned(),
-                spans: vec![(SpanKind::RestOfStep, ttft + decode + rest)],
-            });
-        } else if let Some((_, more)) = rows.last_mut().and_then(|row| row.spans.first_mut()) {
-            *more += ttft + decode + rest;
-        }
+        Self { ttft, decode, rest: (millis(step.times.gen_total) - ttft - decode).max(0.0) }
     }
-    let outside = duration.map_or(0.0, Millis::get) - within;
-    if outside > 0.0 {
+
+    fn whole(&self) -> f64 {
+        self.ttft + self.decode + self.rest
+    }
+
+    fn whole_of(steps: &[StepMetrics]) -> f64 {
+        steps.iter().map(|step| Self::of(step).whole()).sum()
+    }
+}
+
+/// Returns the steps that a page shows one by one, and those beyond.
+fn shown_and_further(steps: &[StepMetrics]) -> (&[StepMetrics], &[StepMetrics]) {
+    steps.split_at(steps.len().min(MAX_STEPS))
+}
+
+fn further_steps(further: &[StepMetrics]) -> String {
+    format!("{} further step{}", further.len(), if further.len() == 1 { "" } else { "s" })
+}
+
+/// Returns the time of a turn that belongs to none of its steps, in milliseconds.
+fn outside_of(steps: &[StepMetrics], duration: Option<Millis>) -> Option<f64> {
+    let outside = duration?.get() - StepTimes::whole_of(steps);
+    (outside > 0.0).then_some(outside)
+}
+
+/// Returns the rows of a turn's waterfall.
+fn times(steps: &[StepMetrics], duration: Option<Millis>) -> Vec<WaterfallRow> {
+    let (shown, further) = shown_and_further(steps);
+    let mut rows = Vec::new();
+    for (nth, step) in shown.iter().enumerate() {
+        let StepTimes { ttft, decode, rest } = StepTimes::of(step);
+        let spans = vec![(SpanKind::FirstToken, ttft), (SpanKind::Decode, decode), (SpanKind::RestOfStep, rest)];
+        rows.push(WaterfallRow { name: format!("step {}", nth + 1), spans });
+    }
+    if !further.is_empty() {
+        let spans = vec![(SpanKind::RestOfStep, StepTimes::whole_of(further))];
+        rows.push(WaterfallRow { name: "more".to_owned(), spans });
+    }
+    if let Some(outside) = outside_of(steps, duration) {
         rows.push(WaterfallRow { name: "other".to_owned(), spans: vec![(SpanKind::OutsideSteps, outside)] });
     }
     rows
 }
 
 /// The steps of a turn as a table.
-fn steps(name: &str, turn_id: &TurnId, steps: &[StepMetrics]) -> Markup {
+fn steps(name: &str, turn_id: &TurnId, steps: &[StepMetrics], duration: Option<Millis>) -> Markup {
+    let (shown, further) = shown_and_further(steps);
+    // The waterfall shows these times too.
+    let sum = |name: &str, millis: f64| {
+        html! {
+            tr {
+                th scope="row" { (name) }
+                td colspan="7" {}
+                td class="number" { (figure::duration(Some(millis))) }
+                td {}
+            }
+        }
+    };
     html! {
         details {
             summary { "Steps of " (figure::id(turn_id.as_str())) }
@@ -306,13 +368,13 @@ fn steps(name: &str, turn_id: &TurnId, steps: &[StepMetrics]) -> Markup {
                     thead {
                         tr {
                             th scope="col" { "Step" }
-                            @for name in ["Input", "Output", "Cache read", "Cache write", "First token", "Decode", "Generation", "Speed"] {
+                            @for name in ["Input", "Output", "Cache read", "Cache write", "First token", "Decode", "Rest", "Generation", "Speed"] {
                                 th scope="col" class="number" { (name) }
                             }
                         }
                     }
                     tbody {
-                        @for step in steps.iter().take(MAX_STEPS) {
+                        @for step in shown {
                             tr {
                                 th scope="row" class="id" { (figure::id(step.step_id.as_str())) }
                                 td class="number" { (figure::tokens(step.usage.input_tokens.get())) }
@@ -325,16 +387,22 @@ fn steps(name: &str, turn_id: &TurnId, steps: &[StepMetrics]) -> Markup {
                                 }
                                 td class="number" { (figure::duration(step.times.ttft.map(Millis::get))) }
                                 td class="number" { (figure::duration(step.times.decode.map(Millis::get))) }
+                                td class="number" { (figure::duration(step.times.gen_total.map(|_| StepTimes::of(step).rest))) }
                                 td class="number" { (figure::duration(step.times.gen_total.map(Millis::get))) }
                                 td class="number" { (figure::speed(speed(step))) }
                             }
                         }
                     }
+                    tfoot {
+                        @if !further.is_empty() { (sum(&further_steps(further), StepTimes::whole_of(further))) }
+                        @if let Some(outside) = outside_of(steps, duration) { (sum("Outside of steps", outside)) }
+                    }
                 }
             }))
-            @if steps.len() > MAX_STEPS {
+            @if !further.is_empty() {
                 p class="note" {
-                    (steps.len() - MAX_STEPS) " further steps are left out here. The API has all of them."
+                    (further_steps(further)) @if further.len() == 1 { " is" } @else { " are" }
+                    " left out here. The API has all of them."
                 }
             }
         }
@@ -362,7 +430,7 @@ fn open_list(open: &OpenTurns, api: &str) -> Markup {
                             span class="badge open" { "open" }
                         }
                         (numbers(turn.metrics.usage, &turn.metrics.steps, None))
-                        (steps("that is open", &turn.metrics.turn_id, &turn.metrics.steps))
+                        (steps("that is open", &turn.metrics.turn_id, &turn.metrics.steps, None))
                     }
                 }
             }
@@ -374,19 +442,18 @@ fn open_list(open: &OpenTurns, api: &str) -> Markup {
     panel("open", "Open turns", "With what their events have reported so far.", Some(api), &body)
 }
 
-/// Returns the links to other pages. `latest` is the ordinal of the latest turn.
-fn pages(view: &View, latest: u64, turns: &[StoredTurn], before: Option<u64>) -> Markup {
-    let first = turns.first().map(|turn| turn.ordinal.get());
+/// Returns the links to other pages, if there are any. `latest` is the ordinal of the latest turn, and the turns of the next
+/// page are before the ordinal `older`.
+fn pages(view: &View, latest: u64, turns: &[StoredTurn], before: Option<u64>, older: Option<u64>) -> Markup {
     let newer = turns.last().map(|turn| turn.ordinal.get().saturating_add(LIMIT as u64 + 1));
+    let newer = newer.filter(|newer| before.is_some() && *newer <= latest);
     let at = |before: u64| view.query_at(before);
     html! {
-        nav class="pages" aria-label="Pages of the turns" {
-            @if before.is_some() { a class="button" href={ "?" (view.zone_query()) } { "Latest turns" } }
-            @if let Some(newer) = newer.filter(|newer| before.is_some() && *newer <= latest) {
-                a class="button" rel="prev" href={ "?" (at(newer)) } { "Newer turns" }
-            }
-            @if let Some(first) = first.filter(|first| *first > 1) {
-                a class="button" rel="next" href={ "?" (at(first)) } { "Older turns" }
+        @if before.is_some() || older.is_some() {
+            nav class="pages" aria-label="Pages of the turns" {
+                @if before.is_some() { a class="button" href={ "?" (view.zone_query()) } { "Latest turns" } }
+                @if let Some(newer) = newer { a class="button" rel="prev" href={ "?" (at(newer)) } { "Newer turns" } }
+                @if let Some(older) = older { a class="button" rel="next" href={ "?" (at(older)) } { "Older turns" } }
             }
         }
     }

@@ -31,7 +31,7 @@ pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
 
 async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
     let query = Query::read(request.query_string(), PARAMETERS)?;
-    let view = View::read(api, &query, "all")?;
+    let view = View::read(api, &query, "all")?.outward();
     let given = |name| query.text(name).unwrap_or_default();
     let order = if given("order").is_empty() { "recent" } else { given("order") };
     let kept = [("order", order), ("prefix", given("prefix")), ("model", given("model"))];
@@ -133,9 +133,9 @@ fn rows(root: &str, view: &View, kept: &[(&str, &str); 3], listed: &[ListedConve
                         (column("Latest turn", "recent", ""))
                         (column("Turns", "turns", "number"))
                         (column("Tokens", "tokens", "number"))
-                        th scope="col" class="number" { "Output" }
+                        th scope="col" class="number" { "Output tokens" }
                         th scope="col" class="number" { "Cache rate" }
-                        th scope="col" class="number" { "Context" }
+                        th scope="col" class="number" { "Context tokens" }
                         (column("Cost", "cost", "number"))
                         th scope="col" { "Model" }
                         th scope="col" { "Project" }

@@ -28,6 +28,13 @@ pub(crate) fn count(count: impl Into<i128>, of: &str) -> Markup {
     data(&count.to_string(), &format!("{} {of}", readable::grouped(count)), &readable::count(count))
 }
 
+/// Shows a count of something with its name.
+pub(crate) fn counted(count: impl Into<i128>, one: &str, many: &str) -> Markup {
+    let count = count.into();
+    let name = if count == 1 { one } else { many };
+    html! { (self::count(count, name)) " " (name) }
+}
+
 /// Shows how many things are in memory.
 pub(crate) fn length(length: usize, of: &str) -> Markup {
     count(u64::try_from(length).unwrap_or(u64::MAX), of)
@@ -215,6 +222,12 @@ mod tests {
         ] {
             assert_eq!(markup.into_string(), html);
         }
+        let counts = [1, 2000].map(|steps| counted(steps, "step", "steps").into_string());
+        let expected = [
+            r#"<data value="1" title="1 step">1</data> step"#,
+            r#"<data value="2000" title="2,000 steps">2,000</data> steps"#,
+        ];
+        assert_eq!(counts, expected);
         for markup in [share(None), duration(None), speed(None), optional_tokens(None::<i128>)] {
             assert_eq!(markup.into_string(), unknown().into_string());
         }

@@ -4,6 +4,8 @@
 (() => {
   const MAX_SEALED = 12;
   const MAX_OPEN = 20;
+  // How long a screen reader is left alone after it was told the news.
+  const SPOKEN_MILLIS = 10000;
   const RETRY_MILLIS = 1000;
   // The pause after an answer that is no stream, for example because there are too many streams.
   const REFUSED_MILLIS = 10000;
@@ -11,18 +13,24 @@
   const section = document.getElementById("live");
   const { feed, pages, query, zone, known } = section.dataset;
   const news = document.getElementById("live-news");
+  const spoken = document.getElementById("live-spoken");
   const state = document.getElementById("live-state");
   const sealedList = document.getElementById("live-sealed");
   const openList = document.getElementById("live-open");
   // The open turns as the page was made with them. The live ones take their place.
   const made = document.getElementById("open-turns")?.closest("section");
+  // The open turns by their ids, and the sealed turns that the list shows, the latest last.
   const open = new Map();
+  let sealed = [];
   // The positions of the latest sealed turns. The stream continues after the first one, so it always begins with all turns
   // that the list shows.
   let positions = [new URL(feed, location.href).searchParams.get("after")];
   let count = 0;
+  let erasures = 0;
   let source;
   let timer;
+  let frame;
+  let speaking;
   let isOutdated = false;
 
   const element = (name, className, ...children) => {
@@ -54,7 +62,13 @@
     return shown;
   };
 
-  const tokens = (usage) => `${number(usage.inputTokens)} tokens in · ${number(usage.outputTokens)} out`;
+  const counted = (value, one, many) => `${number(value)} ${value === 1 ? one : many}`;
+
+  const tokens = (usage) => `${counted(usage.inputTokens, "token", "tokens")} in · ${number(usage.outputTokens)} out`;
+
+  const set = (node, text) => {
+    if (node.textContent !== text) node.textContent = text;
+  };
 
   const reload = () => {
     const link = element("a", "", "Reload the page");
@@ -62,31 +76,14 @@
     return link;
   };
 
-  const showOpen = () => {
-    // Only the page of a conversation shows open turns.
-    if (!openList) return;
-    openList.replaceChildren(...[...open.values()].slice(0, MAX_OPEN));
-    if (open.size > MAX_OPEN) openList.append(element("li", "", `${number(open.size - MAX_OPEN)} more`));
-  };
-
-  const onOpen = (event) => {
-    const turn = JSON.parse(event.data);
+  const openItem = (turn) => {
     const item = element("li", "", element("span", "badge open", "open"), named(turn.turnId));
     if (turn.model !== undefined) item.append(named(turn.model));
-    item.append(tokens(turn.usage), ` · ${number(turn.steps.length)} steps`);
-    open.set(turn.turnId, item);
-    showOpen();
+    item.append(tokens(turn.usage), ` · ${counted(turn.steps.length, "step", "steps")}`);
+    return item;
   };
 
-  const onSealed = (event) => {
-    const turn = JSON.parse(event.data);
-    // After a new connection, turns that were counted before come again.
-    const isNew = turn.position > positions.at(-1);
-    if (isNew) positions = [...positions, turn.position].slice(-MAX_SEALED - 1);
-    if (open.delete(turn.metrics.turnId)) showOpen();
-    // The page has the turns up to this ordinal.
-    if (known !== undefined && turn.ordinal <= Number(known)) return;
-    if (isNew) count += 1;
+  const sealedItem = (turn) => {
     const reason = element("span", turn.reason === "stop" ? "badge calm" : "badge warning", named(turn.reason));
     const item = element("li", "", moment(turn.endedAt ?? turn.sealedAt));
     if (pages === undefined) {
@@ -98,38 +95,114 @@
     }
     if (turn.model !== undefined) item.append(named(turn.model));
     item.append(reason, tokens(turn.metrics.usage));
-    sealedList.prepend(item);
-    if (sealedList.children.length > MAX_SEALED) sealedList.lastChild.remove();
-    const turns = count === 1 ? "1 turn was sealed" : `${number(count)} turns were sealed`;
-    news.replaceChildren(`${turns} since this page was made. `, reload(), " for the figures with them.");
+    return item;
+  };
+
+  const told = () => {
+    const turns = count > 0 && `${counted(count, "turn was", "turns were")} sealed`;
+    const gone = erasures > 0 && `${counted(erasures, "conversation was", "conversations were")} erased`;
+    return [turns, gone].filter(Boolean).join(" and ");
+  };
+
+  const newsText = document.createTextNode("");
+  const newsEnd = document.createTextNode("");
+
+  // A screen reader is told the news at once, and then not before some time has passed, however many turns are sealed.
+  const speak = () => {
+    const text = `${told()}.`;
+    if (speaking !== undefined || isOutdated || spoken.textContent === text) return;
+    spoken.textContent = text;
+    speaking = setTimeout(() => {
+      speaking = undefined;
+      speak();
+    }, SPOKEN_MILLIS);
+  };
+
+  // The rows that stay are left where they are, so that a link keeps the focus.
+  const draw = () => {
+    frame = undefined;
+    if (isOutdated) return;
+    openList?.replaceChildren(...[...open.values()].slice(0, MAX_OPEN).map(openItem));
+    if (open.size > MAX_OPEN) openList?.append(element("li", "", `${number(open.size - MAX_OPEN)} more`));
+    const shown = new Set(sealed.map((turn) => turn.item));
+    for (const item of [...sealedList.children]) if (!shown.has(item)) item.remove();
+    for (const turn of sealed) {
+      if (turn.item !== undefined) continue;
+      turn.item = sealedItem(turn);
+      sealedList.prepend(turn.item);
+    }
+    if (told() === "") return;
+    newsText.data = `${told()} since this page was made. `;
+    newsEnd.data = count > 0 ? " for the figures with them." : ".";
+    if (!newsText.isConnected) news.replaceChildren(newsText, reload(), newsEnd);
+    speak();
+  };
+
+  // A busy service may seal thousands of turns a second, so events only change what the next frame shows.
+  const drawSoon = () => {
+    frame ??= requestAnimationFrame(draw);
+  };
+
+  const onOpen = (event) => {
+    const turn = JSON.parse(event.data);
+    open.set(turn.turnId, turn);
+    drawSoon();
+  };
+
+  const onSealed = (event) => {
+    const turn = JSON.parse(event.data);
+    // After a new connection, turns that were counted before come again.
+    const isNew = turn.position > positions.at(-1);
+    if (isNew) positions = [...positions, turn.position].slice(-MAX_SEALED - 1);
+    if (open.delete(turn.metrics.turnId)) drawSoon();
+    // The page has the turns up to this ordinal.
+    if (known !== undefined && turn.ordinal <= Number(known)) return;
+    if (isNew) count += 1;
+    sealed = [...sealed, turn].slice(-MAX_SEALED);
+    drawSoon();
+  };
+
+  // The id of the conversation to which a link of a list leads.
+  const conversationOf = (link) => decodeURIComponent(link.pathname.split("/").at(-2));
+
+  // A page about all conversations loses the turns of the one that was erased.
+  const onErased = (event) => {
+    const { conversationId } = JSON.parse(event.data);
+    sealed = sealed.filter((turn) => turn.conversationId !== conversationId);
+    for (const link of document.querySelectorAll("#latest-turns tbody a")) {
+      if (conversationOf(link) === conversationId) link.closest("tr").remove();
+    }
+    erasures += 1;
+    drawSoon();
   };
 
   const follow = () => {
     source?.close();
     clearTimeout(timer);
     if (isOutdated || document.hidden) return;
+    if (state.textContent !== "connecting again") set(state, "connecting");
     const address = new URL(feed, location.href);
     address.searchParams.set("after", positions[0]);
     source = new EventSource(address);
     const outdated = (why) => () => {
       isOutdated = true;
       source.close();
-      open.clear();
-      showOpen();
+      openList?.replaceChildren();
       sealedList.replaceChildren();
-      state.textContent = "stopped";
+      set(state, "stopped");
       news.replaceChildren(`This page is out of date: ${why}. `, reload(), ".");
+      set(spoken, `This page is out of date: ${why}.`);
     };
     source.onopen = () => {
-      state.textContent = "connected";
+      set(state, "connected");
       // What was erased while nobody listened is not told. So the lists are emptied, and everything else comes again.
       open.clear();
-      showOpen();
-      sealedList.replaceChildren();
+      sealed = [];
       if (made) made.hidden = true;
+      drawSoon();
     };
     source.onerror = () => {
-      state.textContent = "connecting again";
+      set(state, "connecting again");
       const isRefused = source.readyState === EventSource.CLOSED;
       // A browser would continue after the latest event by itself, and not with the turns of the emptied list.
       source.close();
@@ -138,7 +211,7 @@
     };
     source.addEventListener("turn-sealed", onSealed);
     if (openList) source.addEventListener("turn-open", onOpen);
-    source.addEventListener("erased", outdated("a conversation was erased"));
+    source.addEventListener("erased", known === undefined ? onErased : outdated("the conversation was erased"));
     source.addEventListener("reset", outdated("the service has another history now"));
   };
 

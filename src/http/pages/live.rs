@@ -33,9 +33,11 @@ pub(crate) fn live(root: &str, view: &View, after: Position, followed: Followed<
             data-zone=(view.zone.name()) data-known=[known] {
             div class="card-head" {
                 h2 id="live-heading" { "Live" }
-                span class="note" id="live-state" {}
+                span class="note" id="live-state" role="status" {}
             }
-            p id="live-news" aria-live="polite" { "Nothing was sealed since this page was made." }
+            p id="live-news" { "Nothing was sealed since this page was made." }
+            // The news change with every turn. A screen reader is told some of them.
+            p class="hidden" id="live-spoken" role="status" {}
             @if known.is_some() { ul id="live-open" {} }
             ol id="live-sealed" {}
         }
@@ -68,6 +70,9 @@ mod tests {
         let one = live("../../../", &view, after, Followed::Conversation { id: &id, known: 7 }).into_string();
         assert!(one.contains(&format!(r#"data-feed="../../../{feed}&amp;conversation=a%2F%22b""#)), "{one}");
         assert!(one.contains(r#"data-known="7""#) && !one.contains("data-pages"), "{one}");
+        // What changes with every turn is not announced.
+        assert!(one.contains(r#"<p id="live-news">"#) && one.contains(r#"id="live-spoken" role="status""#), "{one}");
+        assert!(one.contains(r#"id="live-state" role="status""#), "{one}");
         assert!(one.contains(r#"<ul id="live-open"></ul>"#) && !all.contains("live-open"), "{one}");
     }
 }

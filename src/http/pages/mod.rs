@@ -1,9 +1,10 @@
 //! The dashboard: pages for people, rendered by the server.
 //!
-//! Every figure of a page is one that the API has. A page asks the question of an API resource by that resource's own
-//! query, and links to it, so that the reader can check the figure. The pages load nothing from elsewhere, and work
-//! without anything but this server. Their one script, `live.js`, shows what the feed sends after a page was made; the
-//! pages are complete without it.
+//! Every figure about turns is one that the API has. A page asks the question of an API resource by that resource's own
+//! query, and links to it, so that the reader can check the figure. The state of the service is no resource: of its
+//! page, the API has only the readiness and the damage. The pages load nothing from elsewhere, and work without
+//! anything but this server. Their one script, `live.js`, shows what the feed sends after a page was made; the pages
+//! are complete without it.
 //!
 //! Invariants: a page reads the store through messages only, and holds no more of it than the resource would. No text
 //! from outside becomes markup. The markup has no styles, which the content security policy forbids.

@@ -135,8 +135,8 @@ fn usage_table(models: &[Model<'_>], all: i128) -> Markup {
                         th scope="col" { "Model" }
                         th scope="col" class="number" { "Turns" }
                         th scope="col" class="number" { "Steps" }
-                        th scope="col" class="number" { "Input" }
-                        th scope="col" class="number" { "Output" }
+                        th scope="col" class="number" { "Input tokens" }
+                        th scope="col" class="number" { "Output tokens" }
                         th scope="col" class="number" { "Cache rate" }
                         th scope="col" class="number" { "Cost" }
                         th scope="col" class="number" { "Saved by the cache" }

@@ -1,7 +1,7 @@
 //! The page `/`: what a period cost, and how fast its turns were.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
@@ -27,7 +27,7 @@ use crate::readable::float;
 use crate::report::{
     BreakdownRow, Cost, CostFigures, Figures, Percentiles, Period, PicoDollars, ReasonClass, report_time,
 };
-use crate::store::{Position, SealedPage};
+use crate::store::{Position, PositionedTurn};
 use crate::turn::{Label, Millis};
 
 const PARAMETERS: &[&str] = &["range", "first", "last", "tz"];
@@ -37,6 +37,10 @@ const SHOWN_MODELS: usize = FILLS - 2;
 
 /// The number of turns in the list of the latest ones.
 const LATEST_TURNS: usize = 12;
+
+/// How many times the page looks further back for the latest turns, each time through twice as many positions. The turns
+/// of the latest positions may have been erased or dropped. So it looks through 756 positions at most.
+const LOOKS_BACK: u32 = 6;
 
 /// Shows the figures of a period.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
@@ -60,7 +64,7 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
     };
     let by_reason = view.report_query("all", "reason");
     let reasons = Asked::read(api, &by_reason)?.answer(api).await?;
-    let latest = latest(api).await?;
+    let latest = Latest::read(api).await?;
     // The answer says to which bounds the time was moved outward.
     view.bounds = Some((answered.asked.whole.start().start_millis(), answered.asked.whole.end().start_millis()));
     let root = root(request.uri().path());
@@ -71,30 +75,70 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
         h1 { "Overview" }
         (view.controls(&[], false))
         @if sums.is_empty() {
-            (nothing(latest.turns.is_empty()))
+            (nothing(latest.is_new()))
         } @else {
             (tiles(&sums, &prices, &root, &view))
+            p class="after-tiles" {
+                a class="api" href=(stats(&view.report_query("all", ""))) { "Figures of the whole time as JSON" }
+            }
             div class="charts" {
                 (charts(&sums, &view, is_by_model, &stats(&by_model)))
                 (panel("reasons", "Turns by reason", "Why the turns of this time ended.", Some(&stats(&by_reason)), &by_reason_table(&reasons)))
             }
         }
-        (live(&root, &view, latest.next, Followed::AllTurns))
-        @if !latest.turns.is_empty() { (latest_turns(api, &root, &view, &latest)) }
+        (live(&root, &view, latest.end, Followed::AllTurns))
+        @if !latest.is_new() { (latest_turns(api, &root, &view, &latest)) }
     };
     Ok(Page { title: "Overview".to_owned(), carried: view.query(), zone: Some(view.zone.name().to_owned()), body })
 }
 
-/// Returns the turns that were sealed last, in the order in which they became durable.
-async fn latest(api: &Api) -> Result<SealedPage, ApiError> {
-    let ask = async |list| ask_sealed(&api.handles.reads.list_sealed, list).await;
-    let latest = ask(ListSealed { after: None, limit: 0 }).await?.latest;
-    ask(ListSealed { after: Some(before_latest(latest)), limit: LATEST_TURNS }).await
+/// The turns that were sealed last.
+struct Latest {
+    /// In the order in which they became durable.
+    turns: VecDeque<PositionedTurn>,
+    /// The position after which they begin.
+    after: Position,
+    /// The latest position. Its turn may have been erased.
+    end: Position,
 }
 
-/// Returns the position after which the latest turns begin.
-fn before_latest(latest: Position) -> Position {
-    Position { number: latest.number.saturating_sub(LATEST_TURNS as u64), ..latest }
+impl Latest {
+    async fn read(api: &Api) -> Result<Self, ApiError> {
+        let ask = async |list| ask_sealed(&api.handles.reads.list_sealed, list).await;
+        let end = ask(ListSealed { after: None, limit: 0 }).await?.latest;
+        let mut latest = Self { turns: VecDeque::new(), after: end, end };
+        for look in 0..LOOKS_BACK {
+            let missing = LATEST_TURNS - latest.turns.len();
+            if missing == 0 || latest.after.number == 0 {
+                break;
+            }
+            let last = latest.after.number;
+            latest.after.number = last.saturating_sub((LATEST_TURNS as u64) << look);
+            let (mut earlier, mut place) = (VecDeque::new(), latest.after);
+            // A page ends early if its turns are long.
+            while place.number < last {
+                let limit = usize::try_from(last - place.number).unwrap_or(usize::MAX);
+                let page = ask(ListSealed { after: Some(place), limit }).await?;
+                earlier.extend(page.turns.into_iter().filter(|sealed| sealed.position.number <= last));
+                earlier.drain(..earlier.len().saturating_sub(missing));
+                if page.next.number <= place.number {
+                    break;
+                }
+                place = page.next;
+            }
+            earlier.append(&mut latest.turns);
+            latest.turns = earlier;
+        }
+        if let Some(first) = latest.turns.front().filter(|_| latest.turns.len() == LATEST_TURNS) {
+            latest.after.number = first.position.number - 1;
+        }
+        Ok(latest)
+    }
+
+    /// Returns whether no turn was ever sealed.
+    fn is_new(&self) -> bool {
+        self.end.number == 0
+    }
 }
 
 /// The sums of a report over its periods, over its models, and over both.
@@ -170,12 +214,20 @@ fn name(model: Option<&Label>, is_by_model: bool) -> String {
 fn tiles(sums: &Sums, prices: &UsedPrices, root: &str, view: &View) -> Markup {
     let figures = Figures::of(&sums.total.rollup);
     let (cost, saved) = (sums.total.cost.figures(), sums.total.cache_saved());
-    let percentiles = |of: Option<Percentiles>, show: fn(Option<f64>) -> Markup, parts: &str| {
+    let percentiles = |of: Option<Percentiles>, [part, parts]: [&str; 2], rest: &dyn Fn(Percentiles) -> Markup| {
         html! {
             @if let Some(of) = of {
-                "median · p90 " (show(Some(of.p90))) " · p99 " (show(Some(of.p99))) " · " (figure::count(of.count, parts)) " " (parts)
+                "median · " (rest(of)) " · " (figure::counted(of.count, part, parts))
             } @else { "none of the " (parts) " reported it" }
         }
+    };
+    let (steps, turns) = (["step", "steps"], ["turn", "turns"]);
+    let slow = |of: Percentiles| {
+        html! { "p90 " (figure::duration(Some(of.p90))) " · p99 " (figure::duration(Some(of.p99))) }
+    };
+    // For a speed, a high percentile is a good value.
+    let fast = |of: Percentiles| {
+        html! { "10% above " (figure::speed(Some(of.p90))) " · 1% above " (figure::speed(Some(of.p99))) }
     };
     html! {
         dl class="tiles" {
@@ -190,14 +242,14 @@ fn tiles(sums: &Sums, prices: &UsedPrices, root: &str, view: &View) -> Markup {
             (tile("Tokens", &figure::tokens(figures.usage.input_tokens + figures.usage.output_tokens), &html! {
                 (figure::tokens(figures.usage.input_tokens)) " in · " (figure::tokens(figures.usage.output_tokens)) " out"
             }))
-            (tile("Time to first token", &figure::duration(figures.ttft_ms.map(|ttft| ttft.p50)), &percentiles(figures.ttft_ms, figure::duration, "steps")))
+            (tile("Time to first token", &figure::duration(figures.ttft_ms.map(|ttft| ttft.p50)), &percentiles(figures.ttft_ms, steps, &slow)))
             (tile("Output speed", &figure::speed(figures.step_output_tokens_per_second.map(|speed| speed.p50)),
-                &percentiles(figures.step_output_tokens_per_second, figure::speed, "steps")))
+                &percentiles(figures.step_output_tokens_per_second, steps, &fast)))
             (tile("Turns", &figure::count(figures.turns, "turns"), &html! {
-                (figure::count(figures.steps, "steps")) " steps"
+                (figure::counted(figures.steps, "step", "steps"))
             }))
             (tile("Duration of turns", &figure::duration(figures.turn_duration_ms.map(|duration| duration.p50)),
-                &percentiles(figures.turn_duration_ms, figure::duration, "turns")))
+                &percentiles(figures.turn_duration_ms, turns, &slow)))
         }
     }
 }
@@ -206,7 +258,8 @@ fn tiles(sums: &Sums, prices: &UsedPrices, root: &str, view: &View) -> Markup {
 fn saved_note(cost: &CostFigures, saved: Option<PicoDollars>) -> Markup {
     html! {
         @if let Some((saved, usd)) = saved.zip(cost.usd) {
-            "without a cache, the same tokens would cost "
+            // Tokens without a price are in neither amount.
+            "without a cache, " @if cost.unpriced_tokens > 0 { "the priced" } @else { "the same" } " tokens would cost "
             (figure::amount(Some(PicoDollars::new(usd.get() + saved.get()))))
         } @else { "no step with a price reported a cache counter" }
     }
@@ -348,10 +401,10 @@ fn meaning(reason: ReasonClass) -> &'static str {
     }
 }
 
-fn latest_turns(api: &Api, root: &str, view: &View, latest: &SealedPage) -> Markup {
-    let (after, limit) = (before_latest(latest.next).to_string(), LATEST_TURNS.to_string());
+fn latest_turns(api: &Api, root: &str, view: &View, latest: &Latest) -> Markup {
+    let (after, limit) = (latest.after.to_string(), LATEST_TURNS.to_string());
     let asked = [("after", &*after), ("limit", &*limit)];
-    let body = scrolling(
+    let table = scrolling(
         "Latest turns",
         &html! {
             table id="latest-turns" {
@@ -362,9 +415,9 @@ fn latest_turns(api: &Api, root: &str, view: &View, latest: &SealedPage) -> Mark
                         th scope="col" { "Conversation" }
                         th scope="col" { "Model" }
                         th scope="col" { "Reason" }
-                        th scope="col" class="number" { "Input" }
-                        th scope="col" class="number" { "Output" }
-                        th scope="col" class="number" { "Time" }
+                        th scope="col" class="number" { "Input tokens" }
+                        th scope="col" class="number" { "Output tokens" }
+                        th scope="col" class="number" { "Duration" }
                         th scope="col" class="number" { "Cost" }
                     }
                 }
@@ -391,12 +444,13 @@ fn latest_turns(api: &Api, root: &str, view: &View, latest: &SealedPage) -> Mark
             }
         },
     );
+    let gone = html! { p { "The turns that were sealed last are no longer stored." } };
     panel(
         "latest",
         "Latest turns",
         "In the order in which they became durable, whatever time is chosen above.",
         Some(&format!("{root}{}", with_query("turns", &link::query(&asked)))),
-        &body,
+        if latest.turns.is_empty() { &gone } else { &table },
     )
 }
 
@@ -443,5 +497,15 @@ mod tests {
         expected.push(("294 other models", vec![(1..=294).sum::<i128>(); 10]));
         assert_eq!(shown, expected);
         assert_eq!(sums.total.rollup.tokens(), 10 * (1..=300).sum::<i128>());
+    }
+
+    #[test]
+    fn what_the_cache_saved_is_compared_with_the_cost_of_the_tokens_that_have_a_price() {
+        let cost =
+            |unpriced_tokens| CostFigures { usd: Some(PicoDollars::new(1)), unpriced_tokens, unpriced_models: vec![] };
+        for (unpriced_tokens, text) in [(0, "the same tokens would cost"), (1, "the priced tokens would cost")] {
+            let note = saved_note(&cost(unpriced_tokens), Some(PicoDollars::new(2))).into_string();
+            assert!(note.contains(text), "{note}");
+        }
     }
 }

@@ -15,6 +15,9 @@ use crate::report::{Period, Zone};
 const RANGES: [(&str, &str); 5] =
     [("today", "Today"), ("yesterday", "Yesterday"), ("7d", "7 days"), ("30d", "30 days"), ("all", "All time")];
 
+/// The range of a page about a limited time, if its address names none.
+const DEFAULT_RANGE: &str = "7d";
+
 /// The length of the longest time that a page shows in periods.
 const MAX_YEARS: i64 = 20;
 
@@ -71,8 +74,7 @@ impl View {
             None => default,
         };
         if given("first").is_none() && given("last").is_none() {
-            let bounds = bounds_of(range, now, &zone);
-            return Ok(Self { zone, named_zone, range, first: String::new(), last: String::new(), bounds });
+            return Ok(Self::of_range(zone, named_zone, range, now));
         }
         let today = date_before(now, 0, &zone);
         let day = |name: &'static str, other: &str| {
@@ -90,15 +92,40 @@ impl View {
         Ok(Self { zone, named_zone, range: "", first, last, bounds: Some(bounds) })
     }
 
+    /// Returns the view of a range that ends at the moment `now`, or with the day before it.
+    fn of_range(zone: Zone, named_zone: String, range: &'static str, now: i64) -> Self {
+        let bounds = bounds_of(range, now, &zone);
+        Self { zone, named_zone, range, first: String::new(), last: String::new(), bounds }
+    }
+
+    /// Reads what is valid of a query: the time, the zone or both. What is not valid is the default.
+    pub(crate) fn read_valid(api: &Api, query: &str) -> Self {
+        const KEPT: [&[&str]; 3] = [&["range", "first", "last", "tz"], &["range", "first", "last"], &["tz"]];
+        let read = |kept| Self::read(api, &Query::read_known(query, kept).ok()?, DEFAULT_RANGE).ok();
+        KEPT.into_iter().find_map(read).unwrap_or_else(|| {
+            let now = i64::try_from(api.clock.now().get()).unwrap_or(i64::MAX);
+            Self::of_range(api.zone.clone(), String::new(), DEFAULT_RANGE, now)
+        })
+    }
+
     /// Like [`Self::read`], for a page that cannot show all time.
     pub(crate) fn read_bounded(api: &Api, query: &Query) -> Result<Self, ApiError> {
-        let view = Self::read(api, query, "7d")?;
+        let view = Self::read(api, query, DEFAULT_RANGE)?;
         if view.bounds.is_none() {
             let ranges: Vec<_> = RANGES.iter().map(|(range, _)| *range).filter(|range| *range != "all").collect();
             let allowed = format!("one of {} on this page", ranges.join(", "));
             return Err(ApiError::BadParameter { name: "range", allowed });
         }
         Ok(view)
+    }
+
+    /// Moves the bounds outward to whole quarters of an hour, as reports do, so that a range ends at the same moment on all
+    /// pages.
+    pub(crate) fn outward(mut self) -> Self {
+        if let Some(Ok(whole)) = self.bounds.map(|(from, to)| Period::around(from, to)) {
+            self.bounds = Some((whole.start().start_millis(), whole.end().start_millis()));
+        }
+        self
     }
 
     /// Returns the query with which another page shows the same time and zone. All time is left to the one page that
@@ -308,6 +335,20 @@ mod tests {
         ] {
             let error = view(query).unwrap_err().to_string();
             assert!(error.contains(message), "{query}: {error}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn what_is_valid_of_a_query_is_kept() {
+        for (query, kept) in [
+            ("first=2026-03-01&last=2026-03-02&tz=UTC&order=x", "first=2026-03-01&last=2026-03-02&tz=UTC"),
+            ("range=30d&tz=Mars", "range=30d"),
+            ("range=1y&tz=UTC", "range=7d&tz=UTC"),
+            ("first=x&tz=Mars", "range=7d"),
+            ("tz=UTC&tz=UTC&range=30d", "range=30d"),
+            ("", "range=7d"),
+        ] {
+            assert_eq!(View::read_valid(&api(), query).query(), kept, "{query}");
         }
     }
 

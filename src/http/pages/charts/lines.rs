@@ -36,7 +36,8 @@ impl Chart<'_> {
                     }
                     @let is_alone = before.is_none() && at(&series.values, place + 1).is_none();
                     @if is_dotted || is_alone {
-                        circle class={ "dot dot-" (nth) } cx=(x(place)) cy=(y) r="2.5" {}
+                        // A value without a line is easily overlooked.
+                        circle class={ "dot dot-" (nth) } cx=(x(place)) cy=(y) r=(if is_alone { "4" } else { "2.5" }) {}
                     }
                 }
             }
@@ -65,6 +66,7 @@ mod tests {
         let ys = attributes(&svg, "circle", "cy");
         let expected = [100.0, 300.0, 200.0].map(|value| format!("{:.2}", HEIGHT * (1.0 - value / 300.0)));
         assert_eq!(ys, expected);
+        assert_eq!(attributes(&svg, "circle", "r"), ["2.5", "2.5", "4"], "the last value stands alone");
         assert!(svg.contains("The largest is 300 ms (a, slot 2)."), "{svg}");
     }
 

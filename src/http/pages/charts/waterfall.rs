@@ -88,7 +88,7 @@ pub(crate) fn waterfall(id: &str, title: &str, rows: &[WaterfallRow]) -> Option<
         svg class="waterfall" role="img" aria-labelledby={ (id) "-title " (id) "-text" } height=(Pixels(height)) {
             title id={ (id) "-title" } { (title) }
             desc id={ (id) "-text" } {
-                (rows.len()) " rows over " (readable::duration(whole)) ". All numbers are in the table below."
+                (rows.len()) @if rows.len() == 1 { " row" } @else { " rows" } " over " (readable::duration(whole)) ". All numbers are in the table below."
             }
             @for (value, text) in scale.ticks.iter().filter(|(value, _)| *value <= whole) {
                 line class="grid" x1=(Percent(across(*value))) x2=(Percent(across(*value))) y1="0" y2=(Pixels(height)) {}
@@ -154,6 +154,8 @@ mod tests {
         assert_eq!(attributes(&bars, "rect", "width"), ["10.000%", "30.000%", "20.000%", "40.000%"]);
         assert!(svg.contains("<title>step 1\ntime to first token: 100 ms\ndecode: 300 ms</title>"), "{svg}");
         assert!(svg.contains("3 rows over 1.00 s."), "{svg}");
+        let svg = waterfall("w", "T", &rows[..1]).unwrap().into_string();
+        assert!(svg.contains("1 row over 400 ms."), "{svg}");
     }
 
     #[test]
