@@ -324,8 +324,8 @@ impl Handler<BackUp> for Store {
 }
 
 /// Ask the store to read all its rows and to compare them with each other. It answers when that is done, which may take
-/// minutes. The store works on meanwhile. It scrubs by itself too, slowly, if `store.redb.scrub_bytes_per_second` says
-/// so.
+/// minutes. The store works on meanwhile. If it fails meanwhile, the answer is an error, and the next such message goes
+/// on from there. The store scrubs by itself too, slowly, if `store.redb.scrub_bytes_per_second` says so.
 ///
 /// ```
 /// # use turn_metrics::actors::Scrub;

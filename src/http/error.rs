@@ -6,7 +6,7 @@ use super::acknowledged::Acknowledged;
 use crate::deceptive::plain;
 use crate::report::InvalidThroughputQuery;
 use crate::store::{BackupError, CommitError, Report};
-use crate::turn::InvalidId;
+use crate::turn::{ConversationId, InvalidId};
 
 /// The text of the answer to the erasure of a conversation that is not there. By this text, the command knows the answer
 /// of this program from that of another one.
@@ -86,7 +86,7 @@ pub(crate) enum ApiError {
     ReadFailed,
     #[error("Failed to aggregate throughput")]
     ThroughputFailed,
-    /// The service cannot serve the request now. Sending the same request again later helps.
+    /// The service cannot serve the request now. Sending the same request again later helps, unless records are damaged.
     #[error(transparent)]
     Unavailable(Unavailable),
 }
@@ -157,6 +157,17 @@ pub(crate) enum Unavailable {
     OutcomeUnknown(&'static str),
     #[error("{0}, and it is unknown whether the conversation is erased: ask again later")]
     ErasureUnknown(&'static str),
+    /// Only a repair helps. Events of other conversations may be durable.
+    #[error(
+        "stored records that conversation `{0}` needs are damaged: stop the service, run `turn-metrics check --repair`, and \
+         send the same events again after that"
+    )]
+    EventsDamaged(ConversationId),
+    #[error(
+        "stored records that the conversation needs are damaged: stop the service, run `turn-metrics check --repair`, and \
+         erase the conversation after that"
+    )]
+    ErasureDamaged,
     #[error("the store is gone")]
     StoreGone,
     #[error(transparent)]
@@ -171,6 +182,13 @@ pub(crate) enum Unavailable {
     NoThread,
     #[error("no backup could be made; the log says why")]
     BackupFailed,
+}
+
+impl Unavailable {
+    /// Returns whether the same request may succeed without a repair.
+    fn may_pass(&self) -> bool {
+        !matches!(self, Self::EventsDamaged(_) | Self::ErasureDamaged)
+    }
 }
 
 impl ApiError {
@@ -224,6 +242,7 @@ impl ResponseError for ApiError {
             | Self::ImportEnded { why: ImportEnd::Stalled { .. }, .. } => {
                 response.force_close();
             }
+            Self::Unavailable(why) if !why.may_pass() => {}
             Self::Unavailable(_) | Self::ImportEnded { why: ImportEnd::Unavailable(_), .. } => {
                 response.insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS));
             }

@@ -135,7 +135,8 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Returns what the store knows of damage to its data.
     fn damage(&self) -> DamageReport;
 
-    /// Reads all rows of the store and compares them with each other. Answers when that is done.
+    /// Reads all rows of the store and compares them with each other. Answers when that is done. After an error, the next
+    /// call goes on from there.
     fn scrub(&self) -> Answer<Result<DamageReport, Fault>>;
 
     /// Returns a receiver that shows whether the store still works. A disk that fails for a while does not change the

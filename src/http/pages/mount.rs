@@ -175,9 +175,10 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn the_service_page_reports_damage() {
+    async fn the_service_page_reports_damage_and_the_progress_of_the_scrub() {
         let damage = DamageReport { left_out_records: 3, findings: 2, scrub_passes: 1, scrubbed_rows: 9 };
-        for (damage, is_shown) in [(damage, true), (DamageReport::default(), false)] {
+        let sound = DamageReport { left_out_records: 0, findings: 0, ..damage };
+        for (damage, is_shown) in [(damage, true), (sound, false)] {
             let api = StandIn { check: Some(Ok(())), damage, ..StandIn::default() }.serving();
             let answer = page(&api, "/ui/service").await;
             let html = body(&answer);
@@ -185,6 +186,9 @@ mod tests {
             assert_eq!(html.contains("turn-metrics check --repair"), is_shown, "{html}");
             for text in [r#"title="3 records""#, r#"title="2 findings""#] {
                 assert_eq!(html.contains(text), is_shown, "{text}: {html}");
+            }
+            for text in [r#"title="1 passes""#, r#"title="9 rows""#] {
+                assert!(html.contains(text), "the progress of the scrub is always shown: {text}: {html}");
             }
         }
     }

@@ -84,7 +84,7 @@ fn damage(report: &DamageReport) -> Markup {
     if !report.is_any() {
         return html! {};
     }
-    let DamageReport { left_out_records, findings, scrub_passes, .. } = report;
+    let DamageReport { left_out_records, findings, .. } = report;
     let rows = facts(&[
         (
             "Damaged records",
@@ -92,7 +92,6 @@ fn damage(report: &DamageReport) -> Markup {
             "left out of answers; each counts at each read",
         ),
         ("Findings", figure::count(*findings, "findings"), "kinds of damage; their conversations take nothing new"),
-        ("Passes", figure::count(*scrub_passes, "passes"), "how many times all rows were read to find damage"),
     ]);
     let body = html! {
         p class="state not-ready" role="alert" { span aria-hidden="true" { "▲ " } "A part of the stored data is damaged." }
@@ -143,6 +142,12 @@ fn parts(SystemReport { work, store, sweeper, retention }: &SystemReport) -> Mar
         ("Abandoned turns", figure::count(sweeper.sealed_turns, "turns"), "sealed because their events stopped coming"),
         ("Dropped turns", figure::count(retention.dropped_turns, "turns"), &*kept),
         ("Panics", figure::count(work.died, "panics"), "of conversations: each is a defect"),
+        ("Scrub passes", figure::count(store.damage.scrub_passes, "passes"), "that have read all rows to find damage"),
+        (
+            "Scrubbed rows",
+            figure::count(store.damage.scrubbed_rows, "rows"),
+            "read by these passes and the present one",
+        ),
     ]);
     html! {
         (panel("lag", "Work in progress", "At this moment.", None, &lag))

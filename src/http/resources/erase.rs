@@ -10,6 +10,7 @@ use super::path_id::ErasedPathId;
 use super::query::Query;
 use crate::actors::{Erase, EraseError};
 use crate::http::error::{ApiError, Unavailable};
+use crate::store::FaultKind;
 
 /// Erases a conversation: what was acknowledged before the answer is gone, but for what it has added to the sums of
 /// reports.
@@ -47,7 +48,10 @@ fn refusal(error: &EraseError) -> Unavailable {
         EraseError::ShuttingDown => Unavailable::ErasureUnknown("the service is shutting down"),
         EraseError::StoreUnavailable(fault) => {
             warn!(cause = fault.in_full(), "an erasure could not be made durable");
-            Unavailable::ErasureUnknown("the store is unavailable")
+            match fault.kind() {
+                FaultKind::Damaged => Unavailable::ErasureDamaged,
+                _ => Unavailable::ErasureUnknown("the store is unavailable"),
+            }
         }
         EraseError::ActorGone => {
             warn!("a conversation's actor went away before it answered");
@@ -68,7 +72,7 @@ mod tests {
     use super::*;
     use crate::http::stand_in::{Answer, StandIn, ask, get, sealed_turns};
     use crate::settings::HttpSettings;
-    use crate::store::{Fault, FaultKind};
+    use crate::store::Fault;
     use crate::turn::ConversationId;
 
     async fn erase(api: &Api, path: &str) -> Answer {
@@ -114,6 +118,16 @@ mod tests {
             let answer = erase(&api, "/conversations/c").await;
             assert_eq!((answer.failure(503), answer.header("retry-after")), (told.to_owned(), Some("1")));
         }
+        let damaged = EraseError::StoreUnavailable(Fault::new(FaultKind::Damaged, "damaged"));
+        let answer =
+            erase(&StandIn { erasure: Some(Err(damaged)), ..StandIn::default() }.serving(), "/conversations/c").await;
+        let told = "stored records that the conversation needs are damaged: stop the service, run `turn-metrics check \
+                    --repair`, and erase the conversation after that";
+        assert_eq!(
+            (answer.failure(503), answer.header("retry-after")),
+            (told.to_owned(), None),
+            "retrying does not help"
+        );
         let gone = StandIn { gone: true, ..StandIn::default() }.serving();
         erase(&gone, "/conversations/c").await.failure(503);
     }

@@ -20,6 +20,7 @@ use crate::http::intake::body_events::{BadLines, BodyEvents, ConversationEvents}
 use crate::http::intake::budget::Denied;
 use crate::http::intake::refused::{MAX_NAMED, RefusedLines};
 use crate::settings::{CONVERSATIONS_AT_ONCE, TURNS_AT_ONCE};
+use crate::store::FaultKind;
 use crate::turn::ConversationId;
 
 /// Takes posted events in, and answers when they are durable.
@@ -155,7 +156,7 @@ async fn observe(
         })
         .buffered(CONVERSATIONS_AT_ONCE);
     let mut combined = CombinedReceipt::default();
-    let mut unavailable = None;
+    let (mut unavailable, mut damaged) = (None, None);
     while let Some((conversation_id, line, events, ends, answer)) = answers.next().await {
         match receipt(answer) {
             Ok(receipt) => combined.take(&conversation_id, receipt),
@@ -170,10 +171,13 @@ async fn observe(
                 combined.refused_events += events;
             }
             Err(ObserveFailure::Temporary(why)) => unavailable = unavailable.or(Some(why)),
+            Err(ObserveFailure::Damaged) => damaged = damaged.or(Some(conversation_id)),
         }
     }
-    match unavailable {
-        Some(why) => Err(ApiError::Unavailable(Unavailable::OutcomeUnknown(why))),
+    // While there is a temporary failure, sending again helps at least the conversations that are not damaged.
+    let temporary = unavailable.map(Unavailable::OutcomeUnknown);
+    match temporary.or(damaged.map(Unavailable::EventsDamaged)) {
+        Some(why) => Err(ApiError::Unavailable(why)),
         None => Ok(combined),
     }
 }
@@ -184,6 +188,8 @@ enum ObserveFailure {
     OverLimit(ObserveError),
     /// The failure is temporary: sending the events again later may help.
     Temporary(&'static str),
+    /// Stored records are damaged. Sending the events again helps after a repair.
+    Damaged,
 }
 
 fn receipt(answer: Result<Result<Receipt, ObserveError>, MailboxError>) -> Result<Receipt, ObserveFailure> {
@@ -212,7 +218,10 @@ fn receipt(answer: Result<Result<Receipt, ObserveError>, MailboxError>) -> Resul
         }
         ObserveError::StoreUnavailable(fault) => {
             warn!(cause = fault.in_full(), "events could not be made durable");
-            ObserveFailure::Temporary("the store is unavailable")
+            match fault.kind() {
+                FaultKind::Damaged => ObserveFailure::Damaged,
+                _ => ObserveFailure::Temporary("the store is unavailable"),
+            }
         }
         ObserveError::ActorGone => {
             warn!("a conversation's actor went away before it answered");
@@ -232,7 +241,7 @@ mod tests {
     use super::*;
     use crate::http::stand_in::{StandIn, ask, done, get, observed, post, sealed_turns};
     use crate::settings::HttpSettings;
-    use crate::store::{Fault, FaultKind};
+    use crate::store::Fault;
     use crate::turn::TurnEventKind;
     use crate::turn::TurnId;
 
@@ -474,6 +483,26 @@ mod tests {
         let api = StandIn { gone: true, ..StandIn::default() }.serving();
         let answer = post(&api, done("c", "t")).await;
         answer.failure(503);
+        assert_eq!(answer.header("retry-after"), Some("1"));
+    }
+
+    #[actix_web::test]
+    async fn damage_is_503_and_names_the_conversation_and_the_repair() {
+        let damaged = Fault::new(FaultKind::Damaged, "damaged").caused_by("a page of /var/lib/secret");
+        let refusals =
+            HashMap::from([("c`\u{202e}", ObserveError::StoreUnavailable(damaged)), ("dead", ObserveError::ActorGone)]);
+        let (api, seen) = StandIn { refusals, ..StandIn::default() }.start_with(HttpSettings::default());
+        let answer = post(&api, lines(&[done("c`\u{202e}", "t"), done("other", "t")])).await;
+        assert_eq!(
+            answer.failure(503),
+            "stored records that conversation `c`\\u{202e}` needs are damaged: stop the service, run `turn-metrics check \
+             --repair`, and send the same events again after that"
+        );
+        assert_eq!(answer.header("retry-after"), None, "retrying does not help");
+        assert_eq!(seen.lock().unwrap().observes.len(), 2, "the other conversation was heard");
+        // Sending again helps the conversation whose failure is temporary.
+        let answer = post(&api, lines(&[done("c`\u{202e}", "t"), done("dead", "t")])).await;
+        assert!(answer.failure(503).contains("the outcome is unknown"));
         assert_eq!(answer.header("retry-after"), Some("1"));
     }
 

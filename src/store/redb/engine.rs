@@ -92,7 +92,9 @@ impl RedbEngine {
         let (mut engine, mut writer) = Self::prepare_pricing(location, settings, Backoff::default(), book)?;
         let scrubber = Arc::clone(&engine.scrubber);
         let (rate, wait) = (settings.redb.scrub_bytes_per_second, settings.redb.scrub_after);
-        let scrubbing = ScrubThread::start(scrubber, rate, wait).map_err(OpenError::Thread)?;
+        let jobs = engine.jobs.clone();
+        let scrubbing = ScrubThread::start(scrubber, rate, wait, move || have_it_checked(&jobs));
+        let scrubbing = scrubbing.map_err(OpenError::Thread)?;
         engine.scrub_thread = scrubbing.map(Arc::new);
         writer.checkpoint_in_background().map_err(OpenError::Thread)?;
         let thread = std::thread::Builder::new().name("store-writer".into());
@@ -652,7 +654,7 @@ impl RedbEngine {
 
     /// Reads all rows of the tables and compares them with each other.
     pub(crate) fn scrub(&self) -> Result<DamageReport, Fault> {
-        self.scrubber.run()?;
+        self.scrubber.run().inspect_err(|_| have_it_checked(&self.jobs))?;
         Ok(self.damage())
     }
 
@@ -701,12 +703,12 @@ impl RedbEngine {
             Ok(Err(closed)) => Err(closed),
             Ok(Ok(Err(failure))) => {
                 if failure.is_of_the_disk() {
-                    self.have_it_checked();
+                    have_it_checked(&self.jobs);
                 }
                 Err(failure.into())
             }
             Err(panic) => {
-                self.have_it_checked();
+                have_it_checked(&self.jobs);
                 Err(panic.into())
             }
         }
@@ -719,14 +721,14 @@ impl RedbEngine {
             tracing::warn!(records, first, total, "damaged records were left out; `turn-metrics check` names them all");
         }
     }
+}
 
-    /// Asks the writer to check whether the database still works. If not, the writer opens the database again. Without
-    /// this, all reads would fail until somebody commits.
-    fn have_it_checked(&self) {
-        let (nobody, _) = oneshot::channel();
-        // If the queue is full, the jobs in it show the failure to the writer.
-        let _ = self.jobs.try_send(Job::CheckWrite(nobody));
-    }
+/// Asks the writer to check whether the database still works. If not, the writer opens the database again. Without this,
+/// all reads would fail until somebody commits.
+fn have_it_checked(jobs: &SyncSender<Job>) {
+    let (nobody, _) = oneshot::channel();
+    // If the queue is full, the jobs in it show the failure to the writer.
+    let _ = jobs.try_send(Job::CheckWrite(nobody));
 }
 
 fn gone() -> Fault {

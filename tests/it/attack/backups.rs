@@ -79,11 +79,14 @@ fn a_backup_has_a_deadline() {
     // because a copy is in the way.
     until("the copy is given back", || slow.client().get("/backup").error().contains("too long").then_some(()));
 
-    let (_directory, server) = server(&[("HTTP__BACKUP_TIMEOUT", "2s")]);
-    let (unread, status) = ask(&server);
-    if status == "200" {
-        until("the unread one is ended", || (ask(&server).1 == "200").then_some(()));
-    }
+    // The time includes that in which the copy is built, which a busy machine may need longer for.
+    let made_in = |seconds: u32| {
+        let (directory, server) = server(&[("HTTP__BACKUP_TIMEOUT", &format!("{seconds}s"))]);
+        let (unread, status) = ask(&server);
+        (status == "200").then_some((unread, directory, server))
+    };
+    let (unread, _directory, server) = [2, 5, 10, 20].into_iter().find_map(made_in).expect("no backup is made in time");
+    until("the unread one is ended", || (ask(&server).1 == "200").then_some(()));
     drop(unread);
     // Control: a backup that is read in time arrives completely.
     let (_directory, server) = self::server(&[]);

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use redb::{BackendError, StorageBackend};
@@ -33,6 +33,8 @@ struct State {
     /// Whether syncs do nothing. A control sets this.
     lies: bool,
     fault: Option<InjectedFault>,
+    /// The bytes that cannot be read until one of them is written.
+    unreadable: Option<(StoreFile, Range<usize>)>,
     /// The number of operations of the fault's kind so far.
     seen: u64,
     /// How often the fault struck.
@@ -193,6 +195,17 @@ impl Disk {
         (state.fault, state.seen, state.struck) = (Some(fault), 0, 0);
     }
 
+    /// Makes each read of one of these bytes fail from now on. A write to them ends that, as the disk then puts another
+    /// sector in their place.
+    pub(super) fn make_unreadable(&self, file: StoreFile, bytes: Range<usize>) {
+        self.state().unreadable = Some((file, bytes));
+    }
+
+    /// Makes all bytes readable. Returns those that were not.
+    pub(super) fn make_readable(&self) -> Option<(StoreFile, Range<usize>)> {
+        self.state().unreadable.take()
+    }
+
     pub(super) fn heal(&self) {
         self.state().fault = None;
     }
@@ -303,10 +316,18 @@ impl Handle {
         if crashed_before {
             return Err(power_is_off());
         }
+        if let Change::Write { at, bytes } = &change {
+            let written = *at..at + bytes.len();
+            state.unreadable.take_if(|(file, bad)| *file == self.file && overlap(bad, &written));
+        }
         apply(&mut state.image(self.file).live, &change);
         state.unsynced.push((self.file, change));
         if state.crashed { Err(power_is_off()) } else { Ok(()) }
     }
+}
+
+fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {
+    one.start < other.end && other.start < one.end
 }
 
 fn power_is_off() -> io::Error {
@@ -328,6 +349,11 @@ impl StorageBackend for Handle {
             return Err(power_is_off());
         }
         let end = place(offset).checked_add(out.len());
+        let read = place(offset)..end.unwrap_or(usize::MAX);
+        if state.unreadable.as_ref().is_some_and(|(file, bad)| *file == self.file && overlap(bad, &read)) {
+            state.struck += 1;
+            Failing::Eio.strike()?;
+        }
         let live = &state.image(self.file).live;
         let bytes = end.and_then(|end| live.get(place(offset)..end));
         out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);

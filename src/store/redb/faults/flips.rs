@@ -18,8 +18,8 @@ use crate::simulate::random::Random;
 use crate::store::oracle::{Oracle, breakdown_of, question_of_1970};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::TurnHasher;
-use crate::store::redb::tables::meta::ReadMeta;
-use crate::store::redb::tables::schema::{Role, TableVisitor, visit_tables};
+use crate::store::redb::tables::meta::{META, ReadMeta};
+use crate::store::redb::tables::schema::{ROWS, Role, TableVisitor, visit_tables};
 use crate::store::redb::unwind;
 use crate::store::redb::writer::Writer;
 use crate::store::redb::writer::backoff::Backoff;
@@ -40,14 +40,14 @@ fn settings() -> StoreSettings {
 }
 
 /// The bytes of both files, and what a store of them must answer.
-struct Sample {
-    files: [Vec<u8>; 2],
-    models: BTreeMap<ConversationId, Oracle>,
+pub(super) struct Sample {
+    pub(super) files: [Vec<u8>; 2],
+    pub(super) models: BTreeMap<ConversationId, Oracle>,
     /// The models without the last commit.
     models_before: BTreeMap<ConversationId, Oracle>,
     order: Vec<(ConversationId, u64)>,
-    /// The rows of the main file.
-    rows: Option<Vec<DumpedRow>>,
+    /// The rows of each file.
+    rows: [Option<Vec<DumpedRow>>; 2],
 }
 
 fn work_until<T>(writer: &mut Writer, answer: impl Future<Output = T>) -> T {
@@ -73,7 +73,7 @@ fn turn(random: &mut Random, id: String) -> OpenTurn {
 
 /// Returns a store of several hundred turns, as a crash leaves it: most of them are in the tables, and some in the
 /// journal only.
-fn sample() -> Sample {
+pub(super) fn sample() -> Sample {
     let disk = Disk::default();
     let (engine, mut writer) = RedbEngine::prepare(disk.location(), &settings(), Backoff::default()).unwrap();
     let (mut random, mut models) = (Random::new(1), BTreeMap::<ConversationId, Oracle>::new());
@@ -115,21 +115,23 @@ fn sample() -> Sample {
         }
     }
     let files = [StoreFile::Main, StoreFile::Journal].map(|file| disk.bytes(file));
-    let rows = rows_of(&files[0]);
-    assert!(rows.as_ref().is_some_and(|rows| rows.len() > 2000));
+    let rows = [rows_of(StoreFile::Main, &files[0]), rows_of(StoreFile::Journal, &files[1])];
+    for (rows, least) in rows.iter().zip([2000, 10]) {
+        assert!(rows.as_ref().is_some_and(|rows| rows.len() > least), "{:?}", rows.as_ref().map(Vec::len));
+    }
     Sample { files, models, models_before, order, rows }
 }
 
 /// What was noticed of a flip.
 #[derive(Debug, Default)]
-struct Noticed {
+pub(super) struct Noticed {
     /// The ways in which the store reported the flip.
     told: BTreeSet<&'static str>,
     /// Why an answer was wrong.
-    wrong: Vec<String>,
+    pub(super) wrong: Vec<String>,
     /// Whether the last commit was left out.
     is_shorter: bool,
-    /// Whether the rows of the tables are as before, and each is found by its key.
+    /// Whether the rows of the flipped file are as before, and each is found by its key.
     has_all_rows: bool,
     /// Whether a check of the files finds nothing.
     checks: bool,
@@ -257,7 +259,7 @@ fn differs(engine: &RedbEngine, noticed: &mut Noticed, differs: bool, what: impl
 }
 
 /// Sends all sealed turns again. None may be sealed once more.
-fn send_again(
+pub(super) fn send_again(
     engine: &RedbEngine,
     writer: &mut Writer,
     models: &BTreeMap<ConversationId, Oracle>,
@@ -297,7 +299,8 @@ fn send_again(
 fn flip(sample: &Sample, file: usize, at: usize, bit: usize, scrubs: bool) -> Noticed {
     let mut files = sample.files.clone();
     files[file][at] ^= 1 << bit;
-    let has_all_rows = rows_of(&files[0]) == sample.rows;
+    let flipped = [StoreFile::Main, StoreFile::Journal][file];
+    let has_all_rows = rows_of(flipped, &files[file]) == sample.rows[file];
     let mut noticed = Noticed { has_all_rows, checks: checked(&files), ..Noticed::default() };
     let [main, journal] = files;
     let disk = Disk::of(main, journal);
@@ -338,8 +341,8 @@ fn checked([main, journal]: &[Vec<u8>; 2]) -> bool {
 /// A row: its table, its key, its value, and whether its key leads to it.
 type DumpedRow = (String, Vec<u8>, Vec<u8>, bool);
 
-/// Returns all rows of a main file. `None` if it cannot be read.
-fn rows_of(main: &[u8]) -> Option<Vec<DumpedRow>> {
+/// Returns all rows of a file. `None` if it cannot be read.
+fn rows_of(file: StoreFile, bytes: &[u8]) -> Option<Vec<DumpedRow>> {
     struct Dump(ReadTransaction, Vec<DumpedRow>);
     impl TableVisitor for Dump {
         fn visit<K: Key + 'static, V: Value + 'static>(
@@ -361,12 +364,18 @@ fn rows_of(main: &[u8]) -> Option<Vec<DumpedRow>> {
         }
     }
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join(StoreFile::Main.name());
-    fs::write(&path, main).unwrap();
+    let path = directory.path().join(file.name());
+    fs::write(&path, bytes).unwrap();
     let database = unwind::caught(|| Database::open(&path).ok()).ok().flatten()?;
     let dumped = unwind::caught(|| {
         let mut dump = Dump(database.begin_read().ok()?, Vec::new());
-        visit_tables(&mut dump).ok()?;
+        match file {
+            StoreFile::Main => visit_tables(&mut dump).ok()?,
+            StoreFile::Journal => {
+                dump.visit(META, Role::Meta).ok()?;
+                dump.visit(ROWS, Role::Data).ok()?;
+            }
+        }
         Some(dump.1)
     });
     // Closing a file whose lists of free pages are damaged can panic.
@@ -379,6 +388,7 @@ fn no_flipped_bit_gives_a_wrong_answer_and_none_that_damages_a_row_is_untold_aft
     let sample = sample();
     let flips = from_environment("TURN_METRICS_TEST_FLIPS").unwrap_or(FLIPS);
     let seed = from_environment("TURN_METRICS_TEST_SEED").unwrap_or(1);
+    let mut noticed_flips = 0;
     for (file, name) in ["main file", "journal"].into_iter().enumerate() {
         let mut random = Random::new(seed.wrapping_mul(2).wrapping_add(file as u64));
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
@@ -388,6 +398,7 @@ fn no_flipped_bit_gives_a_wrong_answer_and_none_that_damages_a_row_is_untold_aft
             assert!(noticed.wrong.is_empty(), "bit {bit} of byte {at} of the {name}: {noticed:#?}");
             let is_told = !noticed.told.is_empty() || noticed.is_shorter || noticed.has_all_rows;
             assert!(is_told, "bit {bit} of byte {at} of the {name} is untold: {noticed:#?}");
+            noticed_flips += u64::from(!noticed.told.is_empty() || noticed.is_shorter);
             let kind = match (noticed.told.iter().next(), noticed.is_shorter) {
                 (Some(_), _) => format!("told by {:?}", noticed.told),
                 (None, true) => "the last commit left out".into(),
@@ -397,6 +408,26 @@ fn no_flipped_bit_gives_a_wrong_answer_and_none_that_damages_a_row_is_untold_aft
             *counts.entry(kind).or_default() += 1;
         }
         println!("{flips} flips in the {name} of {} bytes: {counts:#?}", sample.files[file].len());
+    }
+    assert!(noticed_flips * 20 >= flips, "of {flips} flips in each file only {noticed_flips} were noticed");
+}
+
+#[test]
+fn a_flipped_bit_in_a_row_of_the_journal_is_noticed() {
+    let sample = sample();
+    let rows = sample.rows[1].iter().flatten().filter(|(table, ..)| table == ROWS.name());
+    for (_, key, value, _) in rows.step_by(5) {
+        // Earlier pages may have the row too.
+        let copies = |at: &usize| sample.files[1][*at..].starts_with(value);
+        let mut noticed = 0;
+        for at in (0..sample.files[1].len()).filter(copies) {
+            let flip = flip(&sample, 1, at + value.len() / 2, 3, false);
+            assert!(flip.wrong.is_empty(), "{flip:?}");
+            let is_noticed = !flip.told.is_empty() || flip.is_shorter;
+            assert!(is_noticed || flip.has_all_rows, "byte {at} of the journal is untold: {flip:?}");
+            noticed += usize::from(is_noticed);
+        }
+        assert!(noticed > 0, "no flip in the row {key:?} is noticed");
     }
 }
 

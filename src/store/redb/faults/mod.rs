@@ -17,6 +17,7 @@
 //! - `failing`: operations that fail.
 //! - `damage`: damaged files.
 //! - `flips`: single flipped bits, which the store must report.
+//! - `unreadable`: pages that the disk can never read, which must not stop the scrub.
 
 mod client;
 mod crash;
@@ -28,6 +29,7 @@ mod failing;
 mod flips;
 mod pieces;
 mod taking;
+mod unreadable;
 mod workload;
 
 /// Returns a number that an environment variable sets, if it is set.

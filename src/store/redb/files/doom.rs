@@ -1,6 +1,6 @@
 //! Lets the n-th change that a thread makes to files fail, and all later changes of that thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
@@ -13,6 +13,7 @@ use crate::simulate::random::Random;
 
 thread_local! {
     static PLAN: RefCell<Option<Plan>> = const { RefCell::new(None) };
+    static LIES: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Plan {
@@ -34,6 +35,11 @@ struct Replaced {
 pub(crate) fn plan(changes: u64) {
     let plan = Plan { changes_left: changes, struck: false, unsynced: Vec::new(), openings: 0 };
     PLAN.set(Some(plan));
+}
+
+/// Says whether syncs of this thread do nothing from now on.
+pub(crate) fn lie(lies: bool) {
+    LIES.set(lies);
 }
 
 /// Ends the plan, and returns whether a change has failed. With `power_cut`, unsynced writes are then undone at random.
@@ -95,7 +101,7 @@ impl StorageBackend for Doomed {
     fn sync_data(&self) -> io::Result<()> {
         change()?;
         PLAN.with_borrow_mut(|plan| {
-            if let Some(plan) = plan {
+            if let Some(plan) = plan.as_mut().filter(|_| !LIES.get()) {
                 plan.unsynced.retain(|replaced| replaced.opening != self.opening);
             }
         });

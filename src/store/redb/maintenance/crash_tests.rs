@@ -14,6 +14,7 @@ use crate::simulate::random::Random;
 use crate::store::redb::files::doom;
 use crate::store::redb::tables::schema::ROWS;
 use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::redb::unwind;
 use crate::store::redb::writer::Writer;
 use crate::store::redb::writer::backoff::Backoff;
 use crate::store::{Commit, Lineage, Location, OpenError, RedbEngine, TurnRange, Version};
@@ -226,4 +227,18 @@ fn a_crash_in_a_salvage_leaves_the_old_files_or_the_finished_new_one() {
         lose(running);
     });
     assert!(crashes > 20, "{crashes}");
+}
+
+#[test]
+fn control_power_cuts_without_syncs_are_noticed() {
+    for attack in [
+        a_crash_in_a_compaction_loses_nothing,
+        a_crash_in_a_repair_leaves_a_store_that_opens_or_that_a_repair_mends,
+        a_crash_in_a_salvage_leaves_the_old_files_or_the_finished_new_one,
+    ] {
+        doom::lie(true);
+        let noticed = unwind::caught(attack);
+        doom::lie(false);
+        noticed.unwrap_err();
+    }
 }

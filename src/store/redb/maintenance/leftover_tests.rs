@@ -12,8 +12,10 @@ use super::check::repair;
 use super::compact::compact;
 use super::crash_tests::{at_each_change, lose, open, prepared};
 use crate::report::NoPrices;
+use crate::store::Location;
 use crate::store::redb::tables::schema::ROWS;
 use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::redb::unwind;
 
 /// Names that a user may give to files of their own.
 const OF_THE_USER: [&str; 6] = [
@@ -101,4 +103,13 @@ fn a_start_removes_what_a_killed_repair_left() {
     let (changes, leaving) = kill(directory.path(), 1, |directory| drop(repair(directory)), start_repaired);
     println!("{changes} changes");
     assert!(changes > 20 && leaving > 2, "{changes} {leaving}");
+}
+
+#[test]
+fn control_a_start_that_removes_nothing_is_noticed() {
+    let directory = prepared();
+    let open_only = |directory: &Path| drop(Location::Directory(directory.to_owned()).open(1 << 20).unwrap());
+    let compact = |directory: &Path| drop(compact(directory, Arc::new(NoPrices)));
+    let noticed = unwind::caught(|| kill(directory.path(), 7, compact, open_only)).unwrap_err();
+    assert!(noticed.to_string().contains(".unfinished-compaction"), "{noticed}");
 }

@@ -36,6 +36,12 @@ impl Failure {
         matches!(self.storage(), Some(StorageError::Io(_) | StorageError::PreviousIo))
     }
 
+    /// Returns whether this call met an I/O error itself. An opened database has one such error at most: all later calls
+    /// fail because of it.
+    pub(crate) fn is_first_of_the_disk(&self) -> bool {
+        matches!(self.storage(), Some(StorageError::Io(_))) && !self.is_damage()
+    }
+
     /// Returns whether the failure says nothing about the contents of the file: the disk failed, or the database was
     /// closed meanwhile, perhaps after a panic. The same call may succeed once the database is open again.
     pub(crate) fn may_pass(&self) -> bool {

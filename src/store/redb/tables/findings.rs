@@ -1,7 +1,6 @@
 //! The damage that scrubs have found and that no repair has mended yet: in the table of findings, and in memory.
 
 use std::collections::{BTreeMap, HashSet};
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -80,9 +79,11 @@ impl Finding {
 }
 
 /// The findings of the open files.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct KnownFindings {
     state: Mutex<State>,
+    /// The maximum number of findings. One more says that there are others.
+    max: usize,
     /// Whether a conversation takes nothing new. Most stores never lock `state` in a commit because of this.
     blocks: AtomicBool,
 }
@@ -94,14 +95,25 @@ struct State {
     keys: HashSet<u64>,
     ids: HashSet<ConversationId>,
     unread: Vec<Unread>,
-    /// Hashes of the texts of the findings beyond [`KnownFindings::MAX`]. Each pass of a scrub finds them again.
-    more: HashSet<u64>,
+}
+
+/// The text of the last finding.
+const TOO_MANY: &str = "more damage than can be noted, so no conversation takes anything new";
+
+impl Default for KnownFindings {
+    fn default() -> Self {
+        Self::at_most(Self::MAX)
+    }
 }
 
 impl KnownFindings {
-    /// The maximum number of findings that are stored. The conversations of further findings take nothing new until the
-    /// files are closed, and then until the next scrub.
-    pub(crate) const MAX: usize = 10_000;
+    /// The maximum number of findings, which bounds the memory and the table. If there are more, no conversation takes
+    /// anything new.
+    const MAX: usize = 10_000;
+
+    fn at_most(max: usize) -> Self {
+        Self { state: Mutex::default(), max, blocks: AtomicBool::new(false) }
+    }
 
     /// Reads the table.
     pub(crate) fn read(txn: &ReadTransaction) -> Result<Self, Failure> {
@@ -115,7 +127,7 @@ impl KnownFindings {
             let (text, value) = (text.value(), value.value());
             // Even if the row is damaged, there was a finding.
             let finding = Finding::read(text, value.verify(&text).unwrap_or_default());
-            known.add_to(&mut known.state(), finding, true);
+            drop(known.add_to(&mut known.state(), finding, true));
         }
         Ok(known)
     }
@@ -124,8 +136,11 @@ impl KnownFindings {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether the finding is new.
-    fn add_to(&self, state: &mut State, finding: Finding, is_stored: bool) -> bool {
+    /// Adds a finding, or else one that there are too many. Returns what was added.
+    fn add_to(&self, state: &mut State, mut finding: Finding, is_stored: bool) -> Option<Finding> {
+        if !is_stored && state.findings.len() >= self.max && !state.findings.contains_key(&finding.text) {
+            finding = Finding { text: TOO_MANY.to_owned(), key: None, id: None, unread: Some(Unread::ALL) };
+        }
         state.keys.extend(finding.key);
         state.ids.extend(finding.id.clone());
         if let Some(unread) = finding.unread.filter(|unread| !state.unread.contains(unread)) {
@@ -135,25 +150,20 @@ impl KnownFindings {
             self.blocks.store(true, Ordering::Release);
         }
         if state.findings.contains_key(&finding.text) {
-            return false;
+            return None;
         }
-        if state.findings.len() >= Self::MAX {
-            state.more.insert(BuildHasherDefault::<DefaultHasher>::default().hash_one(&finding.text));
-            return false;
-        }
-        state.findings.insert(finding.text.clone(), (finding, is_stored));
-        true
+        state.findings.insert(finding.text.clone(), (finding.clone(), is_stored));
+        Some(finding)
     }
 
     /// Adds findings. Returns those that are new.
     pub(crate) fn add(&self, found: Vec<Finding>) -> Vec<Finding> {
         let mut state = self.state();
-        found.into_iter().filter(|finding| self.add_to(&mut state, finding.clone(), false)).collect()
+        found.into_iter().filter_map(|finding| self.add_to(&mut state, finding, false)).collect()
     }
 
     pub(crate) fn count(&self) -> u64 {
-        let state = self.state();
-        (state.findings.len() + state.more.len()) as u64
+        self.state().findings.len() as u64
     }
 
     /// Returns whether a finding belongs or may belong to this conversation, so that it takes nothing new.
@@ -247,14 +257,19 @@ mod tests {
     }
 
     #[test]
-    fn findings_beyond_the_limit_are_counted_and_block_too() {
-        let known = KnownFindings::default();
-        let many: Vec<_> =
-            (1..=KnownFindings::MAX as u64 + 2).map(|nth| finding(&nth.to_string(), Some(nth), None)).collect();
-        assert_eq!(known.add(Vec::clone(&many)).len(), KnownFindings::MAX);
-        assert_eq!(known.count(), KnownFindings::MAX as u64 + 2);
-        assert!(known.add(many).is_empty());
-        assert_eq!(known.count(), KnownFindings::MAX as u64 + 2, "the next pass finds the same");
-        assert!(known.block(&ConversationId::new("a").unwrap(), Some(KnownFindings::MAX as u64 + 2)));
+    fn more_findings_than_can_be_noted_are_one_finding_of_all_conversations_which_is_stored() {
+        let known = KnownFindings::at_most(2);
+        let found = || (1..=5).map(|nth| finding(&nth.to_string(), Some(nth), None)).collect();
+        let added = known.add(found());
+        assert_eq!(added.iter().map(|finding| &*finding.text).collect::<Vec<_>>(), ["1", "2", TOO_MANY]);
+        assert!(known.add(found()).is_empty(), "the next pass finds the same");
+        assert_eq!((known.count(), known.unstored().len()), (3, 3));
+        let read = Finding::read(TOO_MANY, &added[2].value());
+        let id = ConversationId::new("a").unwrap();
+        for (findings, is_blocked) in [(&added[..2], false), (&[read], true)] {
+            let known = KnownFindings::default();
+            known.add(findings.to_vec());
+            assert_eq!((known.block(&id, Some(5)), known.block(&id, None)), (is_blocked, is_blocked));
+        }
     }
 }

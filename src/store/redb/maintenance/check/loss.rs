@@ -49,7 +49,10 @@ pub enum Loss {
     #[error("notes of imported sums, if there were any: importing the same lines again adds their sums again")]
     NotesOfImportedSums,
     /// Rows of the journal, with everything that was committed in them.
-    #[error("{} of the journal, with all their commits", range("row", *first, *last))]
+    #[error(
+        "{} of the journal, with all their commits; a conversation that was erased in them may be back",
+        range("row", *first, *last)
+    )]
     JournalRows {
         /// The number of the first of them.
         first: u64,
@@ -65,7 +68,9 @@ pub enum Loss {
         flaw: RowFlaw,
     },
     /// The end of the journal is damaged, so it is unknown whether there were further rows.
-    #[error("rows of the journal after row {last}, if there were any")]
+    #[error(
+        "rows of the journal after row {last}, if there were any; a conversation that was erased in them may be back"
+    )]
     JournalEnd {
         /// The number of the last row that is known.
         last: u64,
@@ -99,8 +104,14 @@ mod tests {
             (Loss::Turns { conversation: conversation(), first: 3, last: 3 }, "turn 3 of conversation c"),
             (Loss::Turns { conversation: "#7".into(), first: 3, last: 9 }, "turns 3 to 9 of conversation #7"),
             (Loss::OpenTurn { conversation: conversation(), turn_id: "t".into() }, "open turn t of conversation c"),
-            (Loss::JournalRows { first: 2, last: 4 }, "rows 2 to 4 of the journal, with all their commits"),
-            (Loss::JournalEnd { last: 4 }, "rows of the journal after row 4, if there were any"),
+            (
+                Loss::JournalRows { first: 2, last: 4 },
+                "rows 2 to 4 of the journal, with all their commits; a conversation that was erased in them may be back",
+            ),
+            (
+                Loss::JournalEnd { last: 4 },
+                "rows of the journal after row 4, if there were any; a conversation that was erased in them may be back",
+            ),
         ] {
             assert_eq!(loss.to_string(), told);
         }

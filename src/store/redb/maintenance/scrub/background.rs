@@ -17,11 +17,13 @@ const AFTER_FAILURE: Duration = Duration::from_secs(10);
 pub(crate) struct ScrubThread(#[expect(dead_code, reason = "dropping it ends the thread")] SyncSender<()>);
 
 impl ScrubThread {
-    /// Starts the thread, unless the rate is 0. The first pass begins after `wait`.
+    /// Starts the thread, unless the rate is 0. The first pass begins after `wait`. The thread calls `have_it_checked`
+    /// after a step that failed: after an I/O error, nothing can be read until the files are opened again.
     pub(crate) fn start(
         scrubber: Arc<Scrubber>,
         bytes_per_second: usize,
         mut wait: Duration,
+        have_it_checked: impl Fn() + Send + 'static,
     ) -> io::Result<Option<Self>> {
         if bytes_per_second == 0 {
             return Ok(None);
@@ -35,9 +37,11 @@ impl ScrubThread {
                     has_begun = true;
                 }
                 let begun = Instant::now();
-                wait = match scrubber.step(&mut pass) {
-                    Ok(bytes) => pause(bytes, bytes_per_second).saturating_sub(begun.elapsed()),
-                    Err(_) => AFTER_FAILURE,
+                wait = if let Ok(bytes) = scrubber.step(&mut pass) {
+                    pause(bytes, bytes_per_second).saturating_sub(begun.elapsed())
+                } else {
+                    have_it_checked();
+                    AFTER_FAILURE
                 };
                 if pass.is_done() {
                     tracing::info!(rows = pass.rows(), "a scrub has ended");
@@ -58,7 +62,10 @@ fn pause(bytes: usize, bytes_per_second: usize) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+
     use super::*;
+    use crate::store::Fault;
     use crate::store::redb::checkpoint::Checkpoint;
     use crate::store::redb::files::location::Location;
     use crate::store::redb::files::slot::Slot;
@@ -70,13 +77,27 @@ mod tests {
         assert_eq!(pause(0, 1), Duration::from_millis(1));
     }
 
-    #[test]
-    fn the_thread_scrubs_until_its_handle_is_dropped_and_none_scrubs_at_rate_0() {
+    fn scrubber() -> (Arc<Scrubber>, Arc<Slot>) {
         let slot = Arc::new(Slot::new(Location::Memory.open(1 << 20).unwrap()));
         let checkpoint = Arc::new(Checkpoint::new(Arc::clone(&slot), 1 << 20));
-        let scrubber = Arc::new(Scrubber::new(slot, checkpoint));
-        assert!(ScrubThread::start(Arc::clone(&scrubber), 0, Duration::ZERO).unwrap().is_none());
-        let thread = ScrubThread::start(Arc::clone(&scrubber), 1 << 30, Duration::ZERO).unwrap().unwrap();
+        (Arc::new(Scrubber::new(Arc::clone(&slot), checkpoint)), slot)
+    }
+
+    #[test]
+    fn the_thread_has_the_store_checked_after_a_step_that_failed() {
+        let (scrubber, slot) = scrubber();
+        slot.empty(Fault::closed());
+        let (asked, asks) = channel();
+        let _thread = ScrubThread::start(scrubber, 1, Duration::ZERO, move || asked.send(()).unwrap()).unwrap();
+        asks.recv().unwrap();
+    }
+
+    #[test]
+    fn the_thread_scrubs_until_its_handle_is_dropped_and_none_scrubs_at_rate_0() {
+        let (scrubber, _) = scrubber();
+        let start = |rate| ScrubThread::start(Arc::clone(&scrubber), rate, Duration::ZERO, || {}).unwrap();
+        assert!(start(0).is_none());
+        let thread = start(1 << 30).unwrap();
         while scrubber.passes() == 0 {
             std::thread::yield_now();
         }

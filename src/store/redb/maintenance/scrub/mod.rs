@@ -11,6 +11,8 @@
 //! - The scrub changes nothing but the table of findings.
 //! - After a pass, each conversation was compared or takes nothing new: if rows cannot be read, the conversations that
 //!   they may belong to are a finding.
+//! - A pass ends even if the disk can never read some sectors: rows whose reading has failed several times, with the
+//!   store opened again in between, count as damaged.
 //!
 //! What it does not compare: the sums of reports with the turns (this needs all turns of one snapshot), and the
 //! checksums of the database's pages. `turn-metrics check` does that.
@@ -26,8 +28,8 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use self::pass::Pass;
 use self::rows::Tables;
@@ -49,11 +51,33 @@ pub(crate) struct Scrubber {
     checkpoint: Arc<Checkpoint>,
     passes: AtomicU64,
     rows: AtomicU64,
+    /// The pass of [`Scrubber::run`] that ended with an error. A new one if there is none.
+    interrupted: Mutex<Pass>,
+    unstored: Mutex<Unstored>,
 }
+
+/// Findings that could not be stored.
+#[derive(Debug, Default)]
+struct Unstored {
+    findings: Vec<Finding>,
+    /// How often that was tried since the last new finding.
+    attempts: u32,
+}
+
+/// How often findings are tried to be stored until there is a new one. Each failed attempt makes the store open its files
+/// again, so it must not go on for ever.
+const MAX_ATTEMPTS: u32 = 3;
 
 impl Scrubber {
     pub(crate) fn new(slot: Arc<Slot>, checkpoint: Arc<Checkpoint>) -> Self {
-        Self { slot, checkpoint, passes: AtomicU64::new(0), rows: AtomicU64::new(0) }
+        Self {
+            slot,
+            checkpoint,
+            passes: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
+            interrupted: Mutex::default(),
+            unstored: Mutex::default(),
+        }
     }
 
     /// Returns how many passes have read all rows since the start.
@@ -66,25 +90,31 @@ impl Scrubber {
         self.rows.load(Ordering::Relaxed)
     }
 
-    /// Runs one pass from its beginning to its end.
+    /// Runs one pass to its end. If a step fails, the next call goes on from there.
     pub(crate) fn run(&self) -> Result<(), Fault> {
-        let mut pass = Pass::default();
+        let mut pass = std::mem::take(&mut *lock(&self.interrupted));
         while !pass.is_done() {
-            self.step(&mut pass)?;
+            if let Err(fault) = self.step(&mut pass) {
+                *lock(&self.interrupted) = pass;
+                return Err(fault);
+            }
         }
         Ok(())
     }
 
     /// Runs the next step of a pass. Returns how many bytes of rows it has read. An error says why the store cannot be
-    /// read now; the step can be tried again.
+    /// read now; the step can be tried again once the store was opened again.
     pub(crate) fn step(&self, pass: &mut Pass) -> Result<usize, Fault> {
+        // Those of a step after which the store was opened again.
+        self.note(Vec::new());
         let mut found = Vec::new();
         let rows_before = pass.rows();
         let (begun, hasher) = self.slot.with(|files| (files.begin_read(), files.hasher()))?;
-        let place = "the tables";
+        let mut has_tables = false;
         let stepped = unwind::caught(|| -> Result<usize, Failure> {
             let txn = begun?;
             let tables = Tables::open(&txn, hasher)?;
+            has_tables = true;
             let bytes = pass.step(&tables, STEP_BYTES, &mut found)?;
             tables.name_conversations(&mut found);
             Ok(bytes)
@@ -98,12 +128,14 @@ impl Scrubber {
                 }
                 return Ok(bytes);
             }
-            Ok(Err(failure)) if failure.may_pass() => return Err(failure.into()),
+            Ok(Err(failure)) if failure.may_pass() && (has_tables || !pass.is_for_good(&failure)) => {
+                return Err(failure.into());
+            }
             Ok(Err(failure)) => failure.into(),
             Err(panic) => panic.into(),
         };
         // Nothing was compared in this step.
-        let text = format!("{place}: {}", cause.in_full());
+        let text = format!("the tables: {}", cause.in_full());
         found.push(Finding { text, key: None, id: None, unread: Some(Unread::ALL) });
         pass.skip_table();
         if pass.is_done() {
@@ -115,20 +147,24 @@ impl Scrubber {
 
     /// Logs new findings and stores them. From now on, commits to their conversations are refused.
     fn note(&self, found: Vec<Finding>) {
-        if found.is_empty() {
+        let mut carried = lock(&self.unstored);
+        if found.is_empty() && carried.findings.is_empty() {
             return;
         }
         // Nothing closes the files meanwhile, so the findings are those of the files to which they are written.
         let _no_flush = self.checkpoint.pause();
         let Ok(known) = self.slot.with(Files::findings) else { return };
+        // Files that were opened again know only what was stored.
+        known.add(carried.findings.clone());
         for finding in known.add(found) {
+            carried.attempts = 0;
             tracing::error!(
                 finding = finding.text,
                 "a scrub has found damage; stop the service and run `turn-metrics check --repair`"
             );
         }
         let unstored = known.unstored();
-        if unstored.is_empty() {
+        if unstored.is_empty() || carried.attempts >= MAX_ATTEMPTS {
             return;
         }
         let stored = unwind::caught_as_fault(|| {
@@ -137,9 +173,19 @@ impl Scrubber {
             Ok(txn.commit().map_err(Failure::from)?)
         });
         match stored {
-            Ok(()) => known.stored(&unstored),
-            // They hold until the files are closed. The next step that finds something tries again.
-            Err(fault) => tracing::error!(cause = fault.in_full(), "what a scrub found cannot be stored"),
+            Ok(()) => {
+                known.stored(&unstored);
+                *carried = Unstored::default();
+            }
+            // They hold as long as the process runs. The next steps try again.
+            Err(fault) => {
+                tracing::error!(cause = fault.in_full(), "what a scrub found cannot be stored");
+                *carried = Unstored { findings: unstored, attempts: carried.attempts + 1 };
+            }
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -25,7 +25,14 @@ pub(crate) struct Pass {
     /// The rows that could not be read, if the next step begins behind them.
     gap: Option<Gap>,
     rows: u64,
+    /// The I/O error that has ended the steps since the last one that read rows, and how many it has ended.
+    failing: Option<(String, u32)>,
 }
+
+/// How many steps fail with the same I/O error at one place until the rows there count as unreadable. Between two such
+/// errors the store was opened again, which takes reads and synced writes. So the disk as a whole works, and only this
+/// place cannot be read.
+const MAX_FAILURES: u32 = 3;
 
 /// The name of the table `INDEX`.
 const TURN_INDEX: &str = "turn_index";
@@ -143,6 +150,17 @@ impl Pass {
         (self.table, self.after, self.gap) = (self.table + 1, None, None);
     }
 
+    /// Counts a failed step. Returns whether the place where it failed cannot be read for good.
+    pub(super) fn is_for_good(&mut self, failure: &Failure) -> bool {
+        if !failure.is_first_of_the_disk() {
+            return false;
+        }
+        let cause = failure.to_string();
+        let before = self.failing.take().filter(|(earlier, _)| *earlier == cause).map_or(0, |(_, count)| count);
+        let (_, count) = self.failing.insert((cause, before + 1));
+        *count >= MAX_FAILURES
+    }
+
     /// Returns the bytes of a key of the tables that are in the order of conversations and whose rows decide whether a
     /// turn is sealed.
     fn key_bytes(table: &str) -> Option<usize> {
@@ -180,8 +198,11 @@ impl Pass {
         };
         let stepped = unwind::caught(|| step(&mut walk, tables));
         let cause = match stepped {
-            Ok(Ok(())) => None,
-            Ok(Err(failure)) if failure.may_pass() => return Err(failure),
+            Ok(Ok(())) => {
+                self.failing = None;
+                None
+            }
+            Ok(Err(failure)) if failure.may_pass() && !self.is_for_good(&failure) => return Err(failure),
             Ok(Err(failure)) => Some(failure.to_string()),
             Err(panic) => Some(panic.to_string()),
         };

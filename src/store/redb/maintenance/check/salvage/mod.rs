@@ -8,7 +8,8 @@
 //!   counts only in the parts of its table that could not be reached.
 //!
 //! Invariants: no byte of the damaged files changes. A row is taken only if a checksum proves it. What is lost is
-//! named. What was erased stays erased. No ordinal is given twice.
+//! named. What was erased stays erased, unless the erasure was in a lost row of the journal only. No ordinal is given
+//! twice.
 //!
 //! - `pages`: the layout of redb's pages, their checksums, and flipping a bit back.
 //! - `walk`: reaches the pages of the latest commit, and reads all other pages.

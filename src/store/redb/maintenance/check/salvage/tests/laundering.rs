@@ -33,10 +33,11 @@ fn is_hidden_by_a_blind_copy(directory: &Path) -> bool {
 }
 
 #[tokio::test]
-async fn no_damaged_file_is_compacted_or_backed_up_as_if_it_were_sound() {
+async fn no_damaged_file_is_compacted_backed_up_or_exported_as_if_it_were_sound() {
     let world = World::closed().await;
     let mut random = Random::new(3);
     let (mut damaged, mut hidden, mut refused) = (0, 0, 0);
+    let (mut exports, mut incomplete) = (0, 0);
     for _ in 0..damages(DAMAGES) {
         let mut main = world.main.clone();
         let (at, bit) = (random.below(main.len()), random.below(8));
@@ -56,6 +57,10 @@ async fn no_damaged_file_is_compacted_or_backed_up_as_if_it_were_sound() {
             assert_eq!(names().len(), 1, "{damage}: {:?}", names());
         }
         let Ok(store) = World::try_open(directory.path()) else { continue };
+        match world.export(&store, &damage) {
+            Some(0) => exports += 1,
+            Some(_) | None => incomplete += 1,
+        }
         let copy = store.back_up();
         World::lose(store).await;
         assert!(!names().iter().any(|name| name.to_string_lossy().contains(".backup")), "{damage}: {:?}", names());
@@ -74,6 +79,8 @@ async fn no_damaged_file_is_compacted_or_backed_up_as_if_it_were_sound() {
             }
         }
     }
+    println!("{exports} exports were whole, {incomplete} said that turns are missing");
+    assert!(exports > 0 && incomplete > 0);
     println!("{damaged} damaged files: a blind copy hides {hidden}; {refused} backups were refused");
     assert!(damaged > 0 && hidden > 0, "the control: of {damaged} damaged files a blind copy hides {hidden}");
 }

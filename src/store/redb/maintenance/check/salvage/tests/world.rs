@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -182,6 +182,31 @@ impl World {
         let (sealed, open) = answers(&store);
         Self::lose(store).await;
         assert!(sealed == self.sealed && open == self.open, "{damage}: a copy has other values");
+    }
+
+    /// Reads all sealed turns as an export does. Asserts that each is right, comes once, and that the export says so if it
+    /// leaves some out. Returns how many it leaves out; `None` if it fails.
+    pub(super) fn export(&self, store: &RedbEngine, damage: &str) -> Option<u64> {
+        let (mut after, mut exported, mut left_out) = (None, BTreeSet::new(), 0);
+        loop {
+            let page = store.sealed_turns(after, 100).ok()?;
+            left_out += page.left_out;
+            for sealed in page.turns {
+                let place = (sealed.conversation_id.to_string(), sealed.turn.ordinal.get());
+                assert!(
+                    self.sealed.get(&place) == Some(&sealed.turn),
+                    "{damage}: {place:?} is exported as another turn"
+                );
+                assert!(exported.insert(place), "{damage}: a turn is exported twice");
+            }
+            if page.next == page.latest {
+                break;
+            }
+            after = Some(page.next);
+        }
+        let lacking = self.sealed.len() - exported.len();
+        assert!(lacking as u64 <= left_out, "{damage}: {lacking} turns are not exported, and {left_out} are told");
+        Some(left_out)
     }
 
     /// Writes files like those of this store into a new directory.
