@@ -87,7 +87,7 @@ impl Facts {
     }
 
     /// Publishes that a conversation was erased.
-    pub(super) fn tell_erased(&self, conversation_id: &ConversationId) {
+    pub(crate) fn tell_erased(&self, conversation_id: &ConversationId) {
         // Sending fails if nobody listens.
         let _ = self.ring.send(Fact::Erased(conversation_id.clone()));
         let _ = self.erased.send(conversation_id.clone());

@@ -2,6 +2,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix_web::web::Bytes;
 use lru::LruCache;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::store::Revision;
 use crate::turn::ConversationId;
@@ -93,6 +95,25 @@ impl BodyCache {
         }
     }
 
+    /// Drops the cached bodies of conversations as they are erased, whoever erases them.
+    pub(crate) async fn follow(self, mut erased: Receiver<ConversationId>) {
+        loop {
+            match erased.recv().await {
+                Ok(id) => self.remove(&id),
+                // Too many were erased to know which.
+                Err(RecvError::Lagged(_)) => self.clear(),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn clear(&self) {
+        let mut entries = self.lock();
+        entries.removals += 1;
+        entries.bodies.clear();
+        entries.bytes = 0;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Entries> {
         // No code that holds the lock can panic halfway, so a poisoned lock does no harm.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
@@ -131,6 +152,25 @@ mod tests {
 
     fn turns(cache: &BodyCache, of: &str) -> Option<u64> {
         cache.get(&id(of)).map(|body| body.revision.sealed_turns)
+    }
+
+    #[actix_web::test]
+    async fn bodies_of_erased_conversations_are_dropped_and_all_if_too_many_were_erased_to_know_which() {
+        let cache = BodyCache::new(SHARE * 1000);
+        let put = |name: &str| cache.put(id(name), body(1, 10), cache.removals());
+        ["a", "b"].into_iter().for_each(put);
+        let (erased, erasures) = tokio::sync::broadcast::channel(2);
+        erased.send(id("a")).unwrap();
+        drop(erased);
+        cache.clone().follow(erasures).await;
+        assert_eq!((turns(&cache, "a"), turns(&cache, "b")), (None, Some(1)));
+        let (erased, erasures) = tokio::sync::broadcast::channel(2);
+        for name in ["x", "y", "z"] {
+            erased.send(id(name)).unwrap();
+        }
+        drop(erased);
+        cache.clone().follow(erasures).await;
+        assert_eq!(turns(&cache, "b"), None);
     }
 
     #[test]

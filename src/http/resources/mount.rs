@@ -1,6 +1,6 @@
 use actix_web::http::Method;
 use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{HttpResponse, Resource};
+use actix_web::{HttpResponse, Resource, rt};
 
 use super::api::Api;
 use super::feed::hub::Hub;
@@ -35,6 +35,7 @@ use crate::http::error::ApiError;
 pub fn resources(api: &Api) -> impl FnOnce(&mut ServiceConfig) + use<> {
     let api = Data::new(api.clone());
     move |config| {
+        rt::spawn(api.bodies.clone().follow(api.handles.operations.facts.erased()));
         config
             .app_data(api)
             // One for each worker, because this function runs for each.
@@ -99,6 +100,7 @@ mod tests {
     use crate::http::access::ROUTES;
     use crate::http::stand_in::{StandIn, done, sealed_turns};
     use crate::settings::HttpSettings;
+    use crate::turn::ConversationId;
 
     #[actix_web::test]
     async fn the_backup_is_mounted_by_those_who_want_it_and_refused_to_pages_there_too() {
@@ -108,6 +110,21 @@ mod tests {
         assert_eq!(call_service(&app, get().to_request()).await.status(), 503, "one is being made");
         let of_a_page = get().insert_header(("origin", "https://page.example")).to_request();
         assert_eq!(call_service(&app, of_a_page).await.status(), 403);
+    }
+
+    #[actix_web::test]
+    async fn a_conversation_that_others_erase_leaves_the_cache() {
+        let (api, _) = StandIn { turns: sealed_turns(1), ..StandIn::default() }.start_with(HttpSettings::default());
+        let app = init_service(App::new().configure(resources(&api))).await;
+        let get = TestRequest::get().uri("/conversations/c/metrics").to_request();
+        assert_eq!(call_service(&app, get).await.status(), 200);
+        let id = ConversationId::new("c").unwrap();
+        assert!(api.bodies.get(&id).is_some());
+        api.handles.operations.facts.tell_erased(&id);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(api.bodies.get(&id).is_none(), "its turns are still in memory");
     }
 
     #[actix_web::test]
