@@ -33,6 +33,11 @@ mod work;
 
 use report::Report;
 
+/// The allocator of the program, for both sides of each row.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     // Cargo passes `--bench`; the other arguments are names of rows.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
