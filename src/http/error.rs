@@ -106,6 +106,11 @@ pub(crate) enum ImportEnd {
     )]
     Unavailable(&'static str),
     #[error(
+        "stored records that the conversation of this line needs are damaged: stop the service, run \
+         `turn-metrics check --repair`, and import the same lines again after that"
+    )]
+    Damaged,
+    #[error(
         "for {limit_ms} ms less than {bytes_per_second} bytes a second of the body arrived: import the same lines again, \
          faster"
     )]
@@ -124,7 +129,7 @@ impl ImportEnd {
             Self::BadLine(_) | Self::Broken | Self::CutGzip | Self::InvalidGzip => StatusCode::BAD_REQUEST,
             Self::TurnTooLarge(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::Damaged => StatusCode::SERVICE_UNAVAILABLE,
             Self::Stalled { .. } => StatusCode::REQUEST_TIMEOUT,
         }
     }

@@ -6,7 +6,7 @@ use tracing::{debug, warn};
 use crate::actors::{Import, ImportError, ImportFailure, ImportReceipt, ImportedTurn, TakeErasedSums};
 use crate::http::error::ImportEnd;
 use crate::http::resources::api::Api;
-use crate::store::{CommitError, ErasedSums};
+use crate::store::{CommitError, ErasedSums, FaultKind};
 
 /// The pause before a message that was refused as overload is sent again. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -102,6 +102,10 @@ fn end_of(failure: ImportFailure) -> ImportEnd {
             "too much is being worked on"
         }
         ImportFailure::ShuttingDown => "the service is shutting down",
+        ImportFailure::StoreUnavailable(fault) if fault.kind() == FaultKind::Damaged => {
+            warn!(cause = fault.in_full(), "turns of a damaged conversation were not imported");
+            return ImportEnd::Damaged;
+        }
         ImportFailure::StoreUnavailable(fault) => {
             warn!(cause = fault.in_full(), "imported turns could not be made durable");
             "the store is unavailable"

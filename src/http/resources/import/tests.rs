@@ -321,6 +321,17 @@ async fn a_failure_of_the_store_is_told_with_the_line_and_the_counts() {
     let again = body_of(&service.import(lines("a", 1..=300)).await);
     assert_eq!((&again["imported"], &again["duplicates"]), (&json!(44), &json!(256)));
 
+    let damaged = |_: usize, _: &CommitSeries| {
+        Some(CommitError::Unavailable(Fault::new(FaultKind::Damaged, "damaged").caused_by("/var/lib/secret")))
+    };
+    let answer = Service::with(HttpSettings::default(), damaged).import(lines("a", 1..=3)).await;
+    let message = answer.failure(503);
+    assert!(
+        message.starts_with("line 1: stored records") && message.contains("`turn-metrics check --repair`"),
+        "{message}"
+    );
+    assert_eq!(answer.header("retry-after"), None, "sending it again does not help");
+
     let error = ImportError { before: ImportReceipt { imported: 1, duplicates: 1 }, why: ImportFailure::ShuttingDown };
     let api = StandIn { imports: [Err(error)].into(), ..StandIn::default() }.serving();
     let answer = import(&api, lines("a", 1..=1) + &lines("b", 1..=2) + &lines("a", 2..=2)).await;

@@ -85,6 +85,6 @@ fn a_page_that_cannot_be_read_is_a_finding_and_the_scrub_goes_on_behind_it() {
         beyond += usize::from(has_met && rows > all / 2);
     }
     println!("{met} pages were met, the findings of {stored} are stored, and {beyond} passes have read most rows");
-    // Nothing can be stored if the page is one that each write needs.
-    assert!(met > 5 && stored * 2 > met && beyond * 2 > met, "{met} {stored} {beyond}");
+    // Nothing can be stored if the page is one that each write needs, and an inner page hides most rows.
+    assert!(met > 5 && stored * 2 > met && beyond * 4 > met, "{met} {stored} {beyond}");
 }
