@@ -37,8 +37,8 @@ pub enum FeedStart {
 /// A reader that keeps the position of the last turn it has dealt with can continue there after a restart, with
 /// [`FeedStart::After`]. A runtime and its handles begin feeds.
 ///
-/// A feed has no erasures: they have no position, and [`Subscription`](super::Subscription) has them as
-/// [`Fact::Erased`](super::Fact::Erased). [`ListOpenTurns`](super::ListOpenTurns) answers with the turns that are open.
+/// A feed has no erasures: they have no position, and [`Subscription`](super::facts::Subscription) has them as
+/// [`Fact::Erased`](super::facts::Fact::Erased). [`ListOpenTurns`](super::reader::ListOpenTurns) answers with the turns that are open.
 #[derive(Debug)]
 pub struct Feed {
     list: Recipient<ListSealed>,

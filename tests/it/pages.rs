@@ -73,7 +73,13 @@ fn of_turn(id: &str, turn: &str, mut event: Value) -> String {
 fn server() -> (tempfile::TempDir, Server) {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path());
-    assert_eq!(server.client().post_events(&events()).status, 200);
+    // The conversations of one request are committed side by side. The turn that is meant to break a page comes in a request
+    // of its own, so that it is the latest one.
+    let events = events();
+    let (evil, others): (Vec<_>, Vec<_>) = events.split_inclusive('\n').partition(|line| line.contains("alert(1)"));
+    for lines in [others, evil] {
+        assert_eq!(server.client().post_events(&lines.concat()).status, 200);
+    }
     (directory, server)
 }
 
