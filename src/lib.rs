@@ -41,7 +41,7 @@
 //!
 //! let range = TurnRange::after(ConversationId::new("c")?, 0, 100);
 //! let turns = runtime.handles().reads.list_turns.send(ListTurns(range)).await??;
-//! assert_eq!(turns, [sealed.turn]);
+//! assert_eq!(turns, [sealed.turn.clone()]);
 //!
 //! // Send the last events first, and then stop the actors and the store.
 //! outbox.flush().await;
