@@ -16,12 +16,12 @@ use super::conversation::{
 };
 use super::end::{AwaitEnd, never};
 use super::facts::Facts;
-use super::import::{Import, ImportError, ImportFailure, ImportReceipt, Importer};
+use super::import::{AwaitAnswers, Import, ImportError, ImportFailure, ImportReceipt, Importer};
 use super::load::Load;
 use crate::clock::{RunningClock, SharedClock};
 use crate::settings::TurnSettings;
 use crate::store::{CommitSeries, Fault};
-use crate::turn::ConversationId;
+use crate::turn::{ConversationId, RunningTime};
 
 /// Starts a conversation's actor when it is first needed, passes messages on to it, and retires it when it is idle.
 ///
@@ -311,12 +311,13 @@ impl Handler<Abandon> for Directory {
 impl Handler<Import> for Directory {
     type Result = ResponseFuture<Result<ImportReceipt, ImportError>>;
 
-    fn handle(&mut self, import: Import, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, import: Import, ctx: &mut Self::Context) -> Self::Result {
         let no_store = || ImportFailure::StoreUnavailable(Fault::unreachable("nothing can be imported here"));
         let series = self.check_load().map_err(ImportFailure::from);
         match series.and_then(|()| self.series.clone().ok_or_else(no_store)) {
             Ok(series) => {
-                let (importer, work) = (Importer { series, facts: self.facts.clone() }, Work::new(&self.in_flight));
+                let (directory, facts) = (ctx.address().recipient(), self.facts.clone());
+                let (importer, work) = (Importer { directory, series, facts }, Work::new(&self.in_flight));
                 Box::pin(async move {
                     let _until_answered = work;
                     importer.import(import).await
@@ -324,6 +325,29 @@ impl Handler<Import> for Directory {
             }
             Err(why) => Box::pin(async { Err(ImportError { before: ImportReceipt::default(), why }) }),
         }
+    }
+}
+
+impl Handler<AwaitAnswers> for Directory {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, AwaitAnswers(ids): AwaitAnswers, _: &mut Self::Context) -> Self::Result {
+        let working = ids.into_iter().filter_map(|id| {
+            let actor = self.conversations.get(&id).filter(|actor| actor.state.unanswered.get() > 0)?;
+            // To abandon no turn changes nothing. The actor answers it after all that it was sent before.
+            Some(actor.address.send(Abandon {
+                conversation_id: id,
+                turn_ids: Vec::new(),
+                before: RunningTime::default().into(),
+            }))
+        });
+        let answers: Vec<_> = working.collect();
+        Box::pin(async move {
+            for answer in answers {
+                // If the actor has died, it has no more work.
+                let _ = answer.await;
+            }
+        })
     }
 }
 

@@ -1,9 +1,12 @@
 //! Imports sealed turns of another store: the message, the answer, and how the turns become series of commits.
 //!
-//! Imported turns pass no conversation's actor, because their order across conversations must stay as it is. A commit
-//! of imported turns fits any version of its conversation. If the conversation has an actor, the actor's next commit is
-//! a conflict, and the actor loads the new state.
+//! The directory commits imported turns itself, past the actors of their conversations, because their order across
+//! conversations must stay as it is. A commit of imported turns fits any version of its conversation. If the
+//! conversation has an actor, the actor's next commit is a conflict, and the actor loads the new state. Each series waits
+//! until these actors have answered the messages that they have. So a message meets one conflict for each import, and
+//! not one for each series.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use actix::{Message, Recipient};
@@ -32,7 +35,7 @@ use crate::turn::{ConversationId, Ordinal, SealedTurn, TurnId};
 /// let runtime = Runtime::builder().start().await?;
 /// let turn = OpenTurn::new(TurnId::new("t")?).seal(&Done::because("stop"), EpochMillis::new(1_700_000_000_000));
 /// let imported = ImportedTurn { conversation_id: ConversationId::new("c")?, ordinal: Ordinal::new(7), turn };
-/// let receipt = runtime.handles().intake.import.send(Import { turns: vec![imported] }).await??;
+/// let receipt = runtime.handles().intake.import.send(Import { turns: [imported].into() }).await??;
 /// assert_eq!((receipt.imported, receipt.duplicates), (1, 0));
 /// # runtime.shutdown().await;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -40,8 +43,8 @@ use crate::turn::{ConversationId, Ordinal, SealedTurn, TurnId};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
-    /// The turns.
-    pub turns: Vec<ImportedTurn>,
+    /// The turns. They are shared, so that a sender can keep them without a copy, to send them again.
+    pub turns: Arc<[ImportedTurn]>,
 }
 
 /// A turn to import.
@@ -108,8 +111,16 @@ pub enum ImportFailure {
     StoreUnavailable(Fault),
 }
 
+/// Wait until the actors of these conversations have answered the messages that they have now.
+pub(super) struct AwaitAnswers(pub(super) HashSet<ConversationId>);
+
+impl Message for AwaitAnswers {
+    type Result = ();
+}
+
 /// Imports the turns of one message.
 pub(super) struct Importer {
+    pub(super) directory: Recipient<AwaitAnswers>,
     /// Makes the commits durable.
     pub(super) series: Recipient<Arc<CommitSeries>>,
     /// The queue to which imported turns are published, if anybody wants them.
@@ -130,6 +141,8 @@ impl Importer {
         while let (None, [_, ..]) = (&failure, rest) {
             let (series, count) = next_series(rest, Self::FULL_TURNS, most_bytes);
             let series = Arc::new(series);
+            // If the directory has gone, so have the conversations.
+            let _ = self.directory.send(AwaitAnswers(series.conversation_ids())).await;
             let answer = self.series.send(Arc::clone(&series)).await;
             let CommittedSeries { committed, ended } = answer.unwrap_or_else(|error| {
                 let fault = Fault::unreachable("the store did not answer").caused_by(error);
@@ -168,6 +181,12 @@ impl Importer {
                 facts.tell(|| TurnSealed { conversation_id, turn: turn.clone().at(*ordinal) });
             }
         }
+    }
+}
+
+impl CommitSeries {
+    fn conversation_ids(&self) -> HashSet<ConversationId> {
+        self.commits.iter().map(|commit| commit.conversation_id.clone()).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::settings::{TURNS_AT_ONCE, TurnSettings};
-use crate::store::{CommitError, CommitSeries, CommittedSeries, Fault, FaultKind};
+use crate::store::{Commit, CommitError, CommitSeries, CommittedSeries, Fault, FaultKind};
 use crate::testing::{MemoryStore, Probe, TestClock, TurnScript};
 use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, SealedTurn, TurnId};
 
@@ -67,7 +67,7 @@ fn ended(before: ImportReceipt, why: ImportFailure) -> Result<ImportReceipt, Imp
 
 impl Setup {
     async fn import(&self, turns: Vec<ImportedTurn>) -> Result<ImportReceipt, ImportError> {
-        self.directory.send(Import { turns }).await.unwrap()
+        self.directory.send(Import { turns: turns.into() }).await.unwrap()
     }
 
     /// Returns the turns of the conversation: their ids, their ordinals and the moments of their sealing.
@@ -139,6 +139,36 @@ async fn turns_of_several_conversations_become_durable_in_their_order_and_are_to
         assert_eq!((sealed.conversation_id.as_str(), sealed.turn.ordinal.get()), (name, at));
     }
     assert_eq!(setup.import(all().into()).await, Ok(receipt(0, 6)));
+}
+
+#[actix_rt::test]
+async fn a_series_waits_for_the_work_of_its_conversations_and_of_no_others() {
+    let (kept, gate) = (MemoryStore::default(), Rc::new(Semaphore::new(0)));
+    let (store, held) = (kept.clone(), Rc::clone(&gate));
+    let commits = Probe::<Arc<Commit>>::start(move |commit| {
+        let (store, held) = (store.clone(), Rc::clone(&held));
+        async move {
+            held.acquire().await.unwrap().forget();
+            store.commit(&commit)
+        }
+    });
+    let series = kept.series();
+    let recipients = StoreRecipients { commit: commits.recipient(), ..kept.recipients() };
+    let directory = Directory::new(recipients, Arc::new(TestClock::at(1000)), TurnSettings::default());
+    let directory = directory.importing(series.recipient()).start();
+    let observed = tokio::task::spawn_local(directory.send(TurnScript::new("c", "t").done("stop").observe()));
+    commits.wait_for(1).await;
+    let import = |name: &str| {
+        let turns = [imported(name, 1, turn("i", 5))].into();
+        tokio::task::spawn_local(directory.send(Import { turns }))
+    };
+    let (waits, other) = (import("c"), import("d"));
+    assert_eq!(other.await.unwrap().unwrap(), Ok(receipt(1, 0)));
+    assert!(!waits.is_finished() && series.seen().len() == 1);
+    gate.add_permits(1);
+    assert_eq!(observed.await.unwrap().unwrap().unwrap().sealed[0].ordinal.get(), 1, "it met no conflict");
+    assert_eq!(waits.await.unwrap().unwrap(), Ok(receipt(1, 0)));
+    assert_eq!(commits.seen().len(), 1);
 }
 
 #[actix_rt::test]
@@ -218,7 +248,7 @@ async fn within_a_series_the_first_refusal_is_the_end() {
 async fn a_directory_without_a_store_for_imports_refuses_them() {
     let kept = MemoryStore::default();
     let directory = Directory::new(kept.recipients(), Arc::new(TestClock::at(1)), TurnSettings::default()).start();
-    let refused = directory.send(Import { turns: turns(1, 1) }).await.unwrap().unwrap_err();
+    let refused = directory.send(Import { turns: turns(1, 1).into() }).await.unwrap().unwrap_err();
     assert!(matches!(refused.why, ImportFailure::StoreUnavailable(_)), "{refused:?}");
     assert_eq!(refused.before, receipt(0, 0));
 }
@@ -235,7 +265,7 @@ async fn imports_count_as_work_and_are_refused_when_there_is_too_much_or_while_t
         }
     });
     let setup = place(kept, series, TurnSettings { max_in_flight: 1, ..TurnSettings::default() });
-    let first = tokio::task::spawn_local(setup.directory.send(Import { turns: turns(1, 1) }));
+    let first = tokio::task::spawn_local(setup.directory.send(Import { turns: turns(1, 1).into() }));
     setup.series.wait_for(1).await;
     assert_eq!(setup.import(turns(1, 1)).await, ended(receipt(0, 0), ImportFailure::Overloaded));
     let drained = tokio::task::spawn_local(setup.directory.send(Drain));

@@ -29,7 +29,8 @@
 //! - The directory bounds two numbers: the unanswered messages, and the conversations that have an actor. It refuses
 //!   messages beyond these limits.
 //! - No handler waits for an fsync: the engine answers commits later, from a thread of its own.
-//! - Imported turns pass no conversation's actor. An actor that knows an earlier state is told so by a conflict.
+//! - The directory commits imported turns itself, past the actors of their conversations. The next commit of such an
+//!   actor is a conflict, and the actor loads the new state.
 //! - A fact is published after the commit that makes it durable. The facts of a conversation are published in the order
 //!   of their ordinals, unless turns of it are imported at the same moment. A slow subscriber delays nobody.
 //!

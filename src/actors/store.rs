@@ -70,18 +70,7 @@ impl Handler<Arc<Commit>> for Store {
     type Result = Response<Result<Committed, CommitError>>;
 
     fn handle(&mut self, commit: Arc<Commit>, _: &mut Self::Context) -> Self::Result {
-        let waiting = Waiting::new(&self.report);
-        match self.engine.commit(commit) {
-            Answer::Now(result) => {
-                waiting.count(&result);
-                Response::reply(result)
-            }
-            Answer::Later(committing) => Response::fut(async move {
-                let result = committing.await;
-                waiting.count(&result);
-                result
-            }),
-        }
+        counted(Waiting::new(&self.report), self.engine.commit(commit), Waiting::count)
     }
 }
 
@@ -93,18 +82,7 @@ impl Handler<Arc<CommitSeries>> for Store {
     type Result = Response<CommittedSeries>;
 
     fn handle(&mut self, series: Arc<CommitSeries>, _: &mut Self::Context) -> Self::Result {
-        let waiting = Waiting::new(&self.report);
-        match self.engine.commit_series(series) {
-            Answer::Now(result) => {
-                waiting.count_series(&result);
-                Response::reply(result)
-            }
-            Answer::Later(committing) => Response::fut(async move {
-                let result = committing.await;
-                waiting.count_series(&result);
-                result
-            }),
-        }
+        counted(Waiting::new(&self.report), self.engine.commit_series(series), Waiting::count_series)
     }
 }
 
@@ -413,6 +391,21 @@ impl Handler<InspectStore> for Store {
         let Self { engine, report, .. } = self;
         let (sizes, repricing, damage) = (engine.sizes(), engine.repricing(), engine.damage());
         MessageResult(StoreReport { sizes, repricing, damage, ..report.get() })
+    }
+}
+
+/// Passes an answer on, and counts what it says.
+fn counted<T: 'static>(waiting: Waiting, answer: Answer<T>, count: fn(&Waiting, &T)) -> Response<T> {
+    match answer {
+        Answer::Now(result) => {
+            count(&waiting, &result);
+            Response::reply(result)
+        }
+        Answer::Later(committing) => Response::fut(async move {
+            let result = committing.await;
+            count(&waiting, &result);
+            result
+        }),
     }
 }
 

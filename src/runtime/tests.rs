@@ -4,12 +4,12 @@ use actix::Recipient;
 
 use super::*;
 use crate::actors::{
-    Fact, FindRevision, InspectConversation, ListConversations, ListSealed, ListTurns, Observe, ObserveError,
-    StoreReport, WorkCounts,
+    Fact, FindRevision, Import, ImportedTurn, InspectConversation, ListConversations, ListSealed, ListTurns, Observe,
+    ObserveError, StoreReport, WorkCounts,
 };
 use crate::store::{ConversationOrder, ConversationQuestion, FaultKind, ListSealedError, TurnRange, Version};
 use crate::testing::{Probe, TestClock, TurnScript};
-use crate::turn::{ConversationId, StoredTurn};
+use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, Ordinal, StoredTurn, TurnId};
 
 async fn start() -> Runtime {
     Runtime::builder().clock(Arc::new(TestClock::at(1000))).start().await.unwrap()
@@ -46,6 +46,28 @@ async fn two_systems_in_one_process_share_nothing() {
         told.push(sealed.turn.metrics.turn_id.to_string());
     }
     assert_eq!(told, ["b", "c"]);
+}
+
+#[actix_rt::test]
+async fn events_of_a_conversation_are_taken_while_very_many_turns_are_imported_into_it() {
+    let runtime = start().await;
+    let imported = |nth: u64| ImportedTurn {
+        conversation_id: id("c"),
+        ordinal: Ordinal::new(nth),
+        turn: OpenTurn::new(TurnId::new(format!("i{nth}")).unwrap()).seal(&Done::because("stop"), EpochMillis::new(1)),
+    };
+    let import = Import { turns: (1..=10_000).map(imported).collect() };
+    let importing = actix_rt::spawn(runtime.handles().intake.import.send(import));
+    let mut beside = 0;
+    while !importing.is_finished() {
+        beside += 1;
+        observe(&runtime, &TurnScript::new("c", &format!("t{beside}")).done("stop")).await.unwrap();
+    }
+    let receipt = importing.await.unwrap().unwrap().unwrap();
+    assert_eq!((receipt.imported, receipt.duplicates), (10_000, 0));
+    let revision = runtime.handles().reads.find_revision.send(FindRevision { conversation_id: id("c") }).await;
+    assert_eq!(revision.unwrap().unwrap().sealed_turns, 10_000 + beside);
+    assert!(beside > 3, "{beside} turns were posted while the import went on");
 }
 
 #[actix_rt::test]

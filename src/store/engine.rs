@@ -1,8 +1,8 @@
 //! The trait of an engine: an engine keeps one store, on disks or elsewhere.
 //!
-//! Actors hold an `Arc<dyn Engine>` and call no engine by name; only `Store::open`, for programs without a runtime, makes one. The trait is for engines of this crate only: the commit
-//! rule and the conformance suite, which engines share, are not public, and the trait grows with the questions that
-//! stores are asked.
+//! Actors hold an `Arc<dyn Engine>` and know no engine by name, but for `Store::open`, which makes a store for programs
+//! without a runtime. The trait is for engines of this crate only: the commit rule and the conformance suite, which
+//! engines share, are not public, and the trait grows with the questions that stores are asked.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -540,7 +540,7 @@ impl Conversation {
             CommitError::Conflict { .. } => {
                 let sealed = self.held.take().map(|held| held.known.turns.sealed).unwrap_or_default();
                 self.conflicts += 1;
-                tracing::debug!(conversationId = %self.id, %error, "another process changed the conversation");
+                tracing::debug!(conversationId = %self.id, %error, "the conversation has changed since it was loaded");
                 if self.conflicts <= MAX_CONFLICTS {
                     // The same work is done again on the state that is loaded next. Folding is idempotent.
                     self.put_back(pending.tasks, sealed);

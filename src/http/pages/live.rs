@@ -36,7 +36,7 @@ pub(crate) fn live(root: &str, view: &View, after: Position, followed: Followed<
                 span class="note" id="live-state" role="status" {}
             }
             p id="live-news" { "Nothing was sealed since this page was made." }
-            // The news change with every turn. A screen reader is told some of them.
+            // The news changes with every turn. A screen reader reads this paragraph, which changes every ten seconds at most.
             p class="hidden" id="live-spoken" role="status" {}
             @if known.is_some() { ul id="live-open" {} }
             ol id="live-sealed" {}

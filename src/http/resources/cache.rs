@@ -95,7 +95,8 @@ impl BodyCache {
         }
     }
 
-    /// Drops the cached bodies of conversations as they are erased, whoever erases them.
+    /// Drops the cached body of each conversation that is erased from now on. An actor's message can erase one too, without
+    /// a request to this API.
     pub(crate) async fn follow(self, mut erased: Receiver<ConversationId>) {
         loop {
             match erased.recv().await {

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -23,14 +24,10 @@ pub(super) struct Ended {
 
 /// Imports turns, which are on these lines. Returns the counts of those that are durable, and why it ended early, if it
 /// did.
-pub(super) async fn import_turns(
-    api: &Api,
-    mut turns: Vec<ImportedTurn>,
-    lines: &[u64],
-) -> (ImportReceipt, Option<Ended>) {
-    let (mut receipt, mut repetitions) = (ImportReceipt::default(), 0);
+pub(super) async fn import_turns(api: &Api, turns: Vec<ImportedTurn>, lines: &[u64]) -> (ImportReceipt, Option<Ended>) {
+    let (mut receipt, mut repetitions, mut turns) = (ImportReceipt::default(), 0, Arc::<[_]>::from(turns));
     while !turns.is_empty() {
-        let (of_message, why) = match api.handles.intake.import.send(Import { turns: turns.clone() }).await {
+        let (of_message, why) = match api.handles.intake.import.send(Import { turns: Arc::clone(&turns) }).await {
             Ok(Ok(of_message)) => return (add(receipt, of_message), None),
             Ok(Err(ImportError { before, why: ImportFailure::Overloaded })) if repetitions < MAX_REPETITIONS => {
                 (before, None)
@@ -46,7 +43,7 @@ pub(super) async fn import_turns(
             let line = lines.get(count(receipt)).or(lines.last()).copied().unwrap_or_default();
             return (receipt, Some(Ended { line, why }));
         }
-        turns.drain(..count(of_message).min(turns.len()));
+        turns = turns.get(count(of_message)..).unwrap_or_default().into();
         // While the store takes some of them, the import goes on.
         repetitions = if count(of_message) > 0 { 0 } else { repetitions };
         sleep(FIRST_PAUSE * 2_u32.pow(repetitions)).await;

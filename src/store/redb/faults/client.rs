@@ -451,7 +451,7 @@ impl Client {
         match answer {
             _ if self.sabotage == Sabotage::EarlyAcknowledgement => drop(model.apply(&commit)),
             Err(CommitError::Unavailable(fault)) if fault.in_full().is_empty() => {
-                return Err("no cause is told".into());
+                return Err("the error has no cause".into());
             }
             Err(CommitError::Unavailable(_)) => self.doubt.push(Sent::Commit(commit)),
             // A control pretends that the store did the whole commit.

@@ -205,7 +205,7 @@ impl World {
             after = Some(page.next);
         }
         let lacking = self.sealed.len() - exported.len();
-        assert!(lacking as u64 <= left_out, "{damage}: {lacking} turns are not exported, and {left_out} are told");
+        assert!(lacking as u64 <= left_out, "{damage}: the export lacks {lacking} turns and reports {left_out}");
         Some(left_out)
     }
 
