@@ -47,7 +47,7 @@ impl End {
             return Vec::new();
         }
         // So slow that a pass over these few rows does not end before the kill.
-        let rate = ["64", "1024"][random.usize(..2)];
+        let rate = ["16", "128"][random.usize(..2)];
         vec![("STORE__REDB__SCRUB_AFTER", "1ms"), ("STORE__REDB__SCRUB_BYTES_PER_SECOND", rate)]
     }
 }
