@@ -29,9 +29,10 @@ section! {
 section! {
     /// Sizes of the embedded engine, which keeps a store in two redb files.
     pub struct RedbSettings in "store.redb" {
-        /// Bytes of the database cached in memory (4 MiB). The cache is meant for the inner pages of the database's
-        /// trees. The operating system caches the file as well.
-        cache_bytes: usize = 4 * 1024 * 1024, BYTES;
+        /// Bytes of the database cached in memory (8 MiB). The cache is meant for the inner pages of the database's
+        /// trees, and for the pages that the checkpoint is changing, which take up to half of it. The operating system
+        /// caches the file as well.
+        cache_bytes: usize = 8 * 1024 * 1024, BYTES;
 
         /// Bytes in the journal that are not in the tables yet (20 MiB), some 50,000 turns. The same changes are held
         /// in memory too, where they take up to about as many bytes. At half of this size the checkpoint begins. From

@@ -12,9 +12,47 @@ pub(crate) fn owed(size: usize, limit: usize, taken_bytes: usize) -> u64 {
     u64::try_from(owed).unwrap_or(u64::MAX)
 }
 
+/// How many of the bytes that the checkpoint has moved are used up by the batches so far.
+///
+/// A flush moves more than a small batch owes. What it moved beyond that is left for the next batches, up to a limit:
+/// otherwise each small batch would wait for the end of a flush of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    used: u64,
+}
+
+impl Account {
+    /// Returns how many bytes the checkpoint must have moved in total before a batch that owes this many bytes.
+    pub(crate) fn due(&self, owed: u64) -> u64 {
+        self.used.saturating_add(owed)
+    }
+
+    /// Notes a batch that owed this many bytes and has waited for them. `moved` is what the checkpoint has moved by now. What
+    /// is left of it for the next batches is at most `most_left`. The wait may have been too short; then nothing is left, and
+    /// the rest is forgiven, as the memtable is fuller by it and the next batch owes more.
+    pub(crate) fn settle(&mut self, owed: u64, moved: u64, most_left: u64) {
+        self.used = self.due(owed).clamp(moved.saturating_sub(most_left), moved);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_flush_moved_is_left_for_the_next_batches_up_to_a_limit() {
+        let mut account = Account::default();
+        // A flush of 400 bytes pays for four batches.
+        for due in [100, 200, 300, 400, 500] {
+            assert_eq!(account.due(100), due);
+            account.settle(100, 400, 400);
+        }
+        // What was moved while nothing was owed is not left without a limit, and what was not moved in time is forgiven.
+        account.settle(0, 9000, 400);
+        assert_eq!(account.due(0), 8600);
+        account.settle(1000, 9000, 400);
+        assert_eq!(account.due(0), 9000);
+    }
 
     #[test]
     fn a_fuller_memtable_owes_more_and_at_its_limit_twice_what_it_took_in() {
@@ -23,14 +61,15 @@ mod tests {
         assert_eq!(super::owed(7, 0, 50), 100, "a memtable with a limit of 0");
     }
 
-    /// Simulates a memtable that takes in a batch and then moves what it owes, again and again. Returns the largest
-    /// size.
+    /// Simulates a memtable that takes in a batch, after the checkpoint has moved what it owes, again and again. Returns the
+    /// largest size.
     fn largest_size(limit: usize, taken_a_batch: usize, moved_a_flush: usize) -> usize {
-        let (mut size, mut largest, mut moved) = (0, 0, 0);
+        let (mut size, mut largest, mut moved, mut account) = (0, 0, 0, Account::default());
         for _ in 0..10_000 {
             size += taken_a_batch;
             largest = largest.max(size);
-            let until = moved + usize::try_from(owed(size, limit, taken_a_batch)).unwrap();
+            let owed = owed(size, limit, taken_a_batch);
+            let until = usize::try_from(account.due(owed)).unwrap();
             // A commit waits at most as long as four flushes take.
             for _ in 0..4 {
                 if moved >= until {
@@ -39,6 +78,7 @@ mod tests {
                 moved += moved_a_flush;
                 size = size.saturating_sub(moved_a_flush);
             }
+            account.settle(owed, moved as u64, moved_a_flush as u64);
         }
         largest
     }

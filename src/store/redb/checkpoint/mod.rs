@@ -44,13 +44,13 @@ use crate::store::redb::files::slot::Slot;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::memtable::piece::PIECE_BYTES;
 use crate::store::redb::memtable::piece::Piece;
-use crate::store::redb::memtable::tally::{Recent, Tally, TallyKey};
+use crate::store::redb::memtable::tally::{CONVERSATIONS_FOR_A_LABEL, Recent, Tally, TallyKey};
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::Rows;
 use crate::store::redb::tables::schema::Keys;
 use crate::store::redb::unwind;
-use crate::turn::ConversationId;
+use crate::turn::{ConversationId, EpochMillis};
 
 /// The minimum number of flushes that move a full memtable.
 const FLUSHES: usize = 24;
@@ -112,9 +112,9 @@ impl Checkpoint {
         PIECE_BYTES.min(self.limit / FLUSHES)
     }
 
-    /// Returns how many rows of a tally one flush adds to the sums of the tables.
-    fn rows_summed_at_once(&self) -> usize {
-        ROWS_SUMMED_AT_ONCE.min(self.limit / BYTES_FOR_A_ROW).max(1)
+    /// Returns the sums of how many conversations one flush adds to those of the tables.
+    fn conversations_summed_at_once(&self) -> usize {
+        CONVERSATIONS_SUMMED_AT_ONCE.min(self.limit / BYTES_FOR_A_CONVERSATION).max(1)
     }
 
     /// Waits for the running flush to end. No other flush starts until the guard is dropped.
@@ -143,9 +143,11 @@ impl Checkpoint {
         is_worthwhile.unwrap_or(false) && self.failure_of_background().is_none()
     }
 
-    /// Returns the bytes that flushes have moved so far, as measured in the memtable.
-    pub(crate) fn moved_bytes(&self) -> u64 {
-        self.progress().moved_bytes
+    /// Returns the bytes that flushes have moved so far, as measured in the memtable, and the bytes that the next flush
+    /// moves.
+    pub(crate) fn moved_bytes(&self) -> (u64, u64) {
+        let progress = self.progress();
+        (progress.moved_bytes, progress.flush_size.bytes() as u64)
     }
 
     /// Returns whether the memtable is so full that commits are slowed down.
@@ -327,7 +329,7 @@ impl Checkpoint {
         };
         let take = |recent: &mut Recent, (place, frozen_at, newest, hasher): (_, _, _, _)| {
             let (summed_to, rolled_up): (Option<TallyKey>, _) = place;
-            let (tally, to) = recent.immutable.next_after(summed_to.as_ref(), self.rows_summed_at_once());
+            let (tally, to) = recent.immutable.next_after(summed_to.as_ref(), self.conversations_summed_at_once());
             let checkpoint = to.is_none().then_some(frozen_at);
             let sums = Sums { tally, digest: self.slot.book().digest(), rolled_up, to };
             let (pieces, runs) = (Vec::new(), Vec::new());
@@ -449,13 +451,14 @@ impl Checkpoint {
 /// does not wait long.
 const BYTES_COUNTED_AT_ONCE: usize = 256 * 1024;
 
-/// Adding this number of rows takes some milliseconds, because each row of a tally is added to one row of each level.
-/// Adding rows takes longer if each row has a different label. Commits wait meanwhile.
-const ROWS_SUMMED_AT_ONCE: usize = 256;
+/// Adding the sums of so many conversations takes some milliseconds, and so does writing the pages that have them. Commits
+/// wait meanwhile. The conversations of a flush are in the order of their ids, so most of them are on pages of their own,
+/// and small flushes would write each page again and again.
+const CONVERSATIONS_SUMMED_AT_ONCE: usize = 256 * CONVERSATIONS_FOR_A_LABEL;
 
-/// The bytes of the memtable's limit for each row of a tally that a flush adds: a small memtable is moved in small
+/// The bytes of the memtable's limit for each conversation whose sums a flush adds: a small memtable is moved in small
 /// flushes.
-const BYTES_FOR_A_ROW: usize = 8 * 1024;
+const BYTES_FOR_A_CONVERSATION: usize = 8 * 1024;
 
 /// Reading so many rows takes some milliseconds, so a flush that is due does not wait long.
 const ROWS_LEARNED_AT_ONCE: usize = 20_000;
@@ -465,10 +468,13 @@ const MAX_WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
 /// Returns the conversations of these pieces in descending order of their keys in the tables. The memtable moves them
 /// from the end of the list, so in ascending order, and neighbours share pages. New conversations are moved last, as
-/// they get the highest keys.
+/// they get the highest keys. They get them in the order of their latest turns: conversations that are active at the same
+/// time are often active together again, and then they also share pages of the table by activity.
 fn in_order_of_keys(mut pieces: Vec<Arc<Piece>>) -> Vec<ConversationId> {
-    fn place(piece: &Piece) -> (u64, &ConversationId) {
-        (piece.key.unwrap_or(u64::MAX), &piece.conversation.id)
+    fn place(piece: &Piece) -> (u64, Option<EpochMillis>, &ConversationId) {
+        let conversation = &piece.conversation;
+        let key = piece.key.unwrap_or(u64::MAX);
+        (key, piece.key.is_none().then_some(conversation.last_at), &conversation.id)
     }
     pieces.sort_unstable_by(|one, other| place(other).cmp(&place(one)));
     pieces.iter().map(|piece| piece.conversation.id.clone()).collect()
@@ -484,7 +490,7 @@ mod tests {
     use crate::store::redb::files::open_files::Files;
     use crate::store::redb::writer::backoff::Backoff;
     use crate::store::{Commit, TurnOutcome, Version};
-    use crate::turn::{Done, EpochMillis, OpenTurn, Ordinal, TurnId};
+    use crate::turn::{Done, OpenTurn, Ordinal, TurnId};
 
     #[tokio::test]
     async fn turns_sealed_before_the_store_was_opened_are_learned_and_stay_sealed() {

@@ -69,8 +69,13 @@ impl Sums {
             let costs = self.tally.parts().map(|(quarter, label, part)| (quarter, label, &part.cost));
             rollups.add_costs(generation, costs)?;
         }
+        let mut conversations = Vec::new();
         for ((id, life), sums) in self.tally.conversations() {
-            let Some(key) = tables.key_of_life(id, *life)? else { continue };
+            conversations.extend(tables.key_of_life(id, *life)?.map(|key| (key, sums)));
+        }
+        // Neighbours share pages.
+        conversations.sort_unstable_by_key(|(key, _)| *key);
+        for (key, sums) in conversations {
             rollups.add_to_conversation(state.generation, key, sums)?;
             if let Some(repricing) = repricing {
                 rollups.add_to_conversation(repricing.generation, key, sums)?;

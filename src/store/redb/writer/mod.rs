@@ -60,6 +60,7 @@ use crate::settings::StoreSettings;
 use crate::store::contract::{CommitError, Health};
 use crate::store::fault::Fault;
 use crate::store::redb::checkpoint::Checkpoint;
+use crate::store::redb::checkpoint::debt::Account;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::{Extent, Files};
 use crate::store::redb::files::slot::Slot;
@@ -91,6 +92,8 @@ pub(crate) struct Writer {
     /// The bytes that small commits have added to the memtable since it has no room for other commits.
     reserve_used: usize,
     last: LastBatch,
+    /// What the checkpoint has moved for the batches so far.
+    account: Account,
     location: Location,
     settings: StoreSettings,
     backoff: Backoff,
@@ -139,6 +142,7 @@ impl Writer {
             growth: Growth::new(settings.redb.journal_bytes),
             reserve_used: 0,
             last: LastBatch::default(),
+            account: Account::default(),
             location,
             settings,
             backoff,
@@ -405,8 +409,10 @@ impl Writer {
         if owed_bytes > 0 {
             background.wake();
             let at_most = pace::longest_pause(self.last.write);
-            self.checkpoint.wait_until_moved(self.last.moved_bytes + owed_bytes, at_most);
+            self.checkpoint.wait_until_moved(self.account.due(owed_bytes), at_most);
         }
+        let (moved_bytes, flush_bytes) = self.checkpoint.moved_bytes();
+        self.account.settle(owed_bytes, moved_bytes, flush_bytes);
         Ok(FoundRoom::ForBatch(Room::All))
     }
 
@@ -427,7 +433,7 @@ impl Writer {
         let appended = self.slot.with(|files| transaction.append(files))??;
         self.last.append = begun.elapsed();
         let Transaction { answers, entries, .. } = transaction;
-        (self.last.turns, self.last.moved_bytes) = (0, self.checkpoint.moved_bytes());
+        self.last.turns = 0;
         if let Some((row, row_bytes)) = appended {
             let piece_bytes = self.checkpoint.piece_bytes();
             let taken = self.slot.with(|files| -> Result<_, DamagedRecord> {
@@ -543,8 +549,6 @@ enum Next {
 struct LastBatch {
     /// The number of turns.
     turns: usize,
-    /// The checkpoint's `moved_bytes` when the batch entered the memtable.
-    moved_bytes: u64,
     /// How long the batch took to write.
     write: Duration,
     /// The part of this time that the append to the journal took.

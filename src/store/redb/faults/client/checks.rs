@@ -182,12 +182,7 @@ impl Client {
     }
 
     /// Checks that a conversation has another life after an erasure and only then, and that the store's lineage stays.
-    fn check_life(
-        &mut self,
-        id: &ConversationId,
-        revision: Revision,
-        may_be_erased: bool,
-    ) -> Result<(), Broken> {
+    fn check_life(&mut self, id: &ConversationId, revision: Revision, may_be_erased: bool) -> Result<(), Broken> {
         if may_be_erased {
             self.lives.remove(id);
         }
