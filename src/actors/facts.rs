@@ -7,9 +7,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::broadcast::{Receiver, Sender};
 use tokio::sync::watch;
 
-#[cfg(feature = "server")]
-use super::open_changes::OpenWatch;
-use super::open_changes::Watches;
+use super::open_changes::{OpenWatch, Watches};
 use crate::turn::{ConversationId, StoredTurn, TurnId};
 
 /// A turn was sealed, and the seal is durable.
@@ -94,7 +92,6 @@ impl Facts {
     }
 
     /// Returns a receiver of the conversations that are erased from now on.
-    #[cfg(feature = "server")]
     pub(crate) fn erased(&self) -> Receiver<ConversationId> {
         self.erased.subscribe()
     }
@@ -114,7 +111,6 @@ impl Facts {
     }
 
     /// Returns a watch on the open turns that change from now on.
-    #[cfg(feature = "server")]
     pub(crate) fn watch_open(&self) -> OpenWatch {
         self.open.watch()
     }

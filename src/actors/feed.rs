@@ -37,8 +37,7 @@ pub enum FeedStart {
 /// A reader that keeps the position of the last turn it has dealt with can continue there after a restart, with
 /// [`FeedStart::After`]. A runtime and its handles begin feeds.
 ///
-/// A feed has no erasures: they have no position, and [`Subscription`](super::facts::Subscription) has them as
-/// [`Fact::Erased`](super::facts::Fact::Erased). [`ListOpenTurns`](super::reader::ListOpenTurns) answers with the turns that are open.
+/// A feed has no erasures and no open turns. A `LiveFeed` has them too.
 #[derive(Debug)]
 pub struct Feed {
     list: Recipient<ListSealed>,
@@ -74,6 +73,22 @@ impl Feed {
     #[cfg(feature = "server")]
     pub(crate) fn after(list: Recipient<ListSealed>, facts: &Facts, position: Position) -> Self {
         Self { list, sealed: facts.sealed(), after: position, page: Vec::new().into_iter() }
+    }
+
+    /// The position after which the next turns come.
+    pub(super) fn position(&self) -> Position {
+        self.after
+    }
+
+    /// Returns another feed that begins where this one is.
+    pub(super) fn again(&self) -> Self {
+        Self { list: self.list.clone(), sealed: self.sealed.clone(), after: self.after, page: Vec::new().into_iter() }
+    }
+
+    /// Continues after another position, which the store has given.
+    pub(super) fn go_to(&mut self, after: Position) {
+        self.after = after;
+        self.page = Vec::new().into_iter();
     }
 
     /// Waits for the next turn. Returns `None` once the system has shut down.

@@ -57,6 +57,8 @@
 //!
 //! - `reader`: answers questions to the store on the thread that asks them.
 //! - `feed`: all sealed turns from a position on, in order.
+//! - `live_feed`: the same, with erasures and open turns.
+//! - `changes`: sealed turns, erasures and changes of open turns in one place, for those who show them.
 //! - `retention`: causes turns to be dropped that are too old.
 //! - `sweeper`: counts the running time, and causes abandoned and failed turns to be sealed.
 //! - `end`: how an actor learns that another actor has ended.
@@ -66,11 +68,13 @@
 //! - `tests`: directory and sweeper, with paused time.
 //! - `death_tests`: actors that panic or end.
 //! - `feed_tests`: feeds beside commits, and what a failing or closing store does to them.
+//! - `live_feed_tests`: live feeds beside commits and erasures.
 //! - `import_tests`: imports of sealed turns beside other work.
 //! - `overload_tests`: more work than the limits allow.
 //! - `retire_tests`: idle conversations are retired, and nothing is lost.
 //! - `model_tests`: directory, conversations and store against a simple model of the contract.
 
+mod changes;
 mod conversation;
 #[cfg(test)]
 mod death_tests;
@@ -83,6 +87,9 @@ mod feed_tests;
 mod import;
 #[cfg(test)]
 mod import_tests;
+mod live_feed;
+#[cfg(test)]
+mod live_feed_tests;
 mod load;
 #[cfg(test)]
 mod model_tests;
@@ -98,6 +105,8 @@ mod sweeper;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "server")]
+pub(crate) use changes::{Change, Changes, Erasure};
 #[cfg(test)]
 pub(crate) use death_tests::Die;
 pub(crate) use end::AwaitEnd;
@@ -112,6 +121,7 @@ pub use directory::{CountWork, Directory, Drain, WorkCounts};
 pub use facts::{Fact, Facts, Subscription, TurnSealed};
 pub use feed::{Feed, FeedStart};
 pub use import::{Import, ImportError, ImportFailure, ImportReceipt, ImportedTurn};
+pub use live_feed::{FeedEvent, LiveFeed};
 pub use load::Load;
 pub use reader::{
     BeginExport, BuildReport, FindRevision, ListConversations, ListErasedSums, ListOpenTurns, ListSealed, ListTurns,

@@ -1,7 +1,5 @@
 //! Which open turns have changed, for those who show turns while they are worked on.
 
-#![cfg_attr(not(feature = "server"), allow(dead_code, reason = "only the feed over HTTP watches open turns"))]
-
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -101,6 +99,7 @@ impl OpenWatch {
     }
 
     /// Ends what a call of [`Self::enter`] began.
+    #[cfg(any(feature = "server", test))]
     pub(crate) fn leave(&self, conversation_id: Option<&ConversationId>) {
         let mut watched = lock(&self.watched);
         match conversation_id {

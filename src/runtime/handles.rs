@@ -3,7 +3,7 @@ use actix::{Actor, MailboxError, Recipient};
 use crate::actors::{
     BackUp, BeginExport, BuildReport, CheckWrite, CountWork, Erase, Facts, Feed, FeedStart, FindRevision, Import,
     InspectConversation, InspectRetention, InspectStore, InspectSweeper, ListConversations, ListErasedSums,
-    ListOpenTurns, ListSealed, ListTurns, Load, Observe, RetentionReport, Scrub, StoreReader, StoreReport,
+    ListOpenTurns, ListSealed, ListTurns, LiveFeed, Load, Observe, RetentionReport, Scrub, StoreReader, StoreReport,
     SweeperReport, TakeErasedSums, WorkCounts,
 };
 use crate::store::ListSealedError;
@@ -193,6 +193,40 @@ impl Handles {
     /// ```
     pub async fn feed(&self, start: FeedStart) -> Result<Feed, ListSealedError> {
         Feed::begin(self.reads.list_sealed.clone(), &self.operations.facts, start).await
+    }
+
+    /// Begins a live feed: a feed that also has open turns as they change, and erasures, as `GET /feed` does. Fails like
+    /// [`Handles::feed`].
+    ///
+    /// ```
+    /// use turn_metrics::actors::{Erase, FeedEvent, FeedStart};
+    /// use turn_metrics::runtime::Runtime;
+    /// use turn_metrics::testing::TurnScript;
+    /// use turn_metrics::turn::ConversationId;
+    ///
+    /// # actix::System::new().block_on(async {
+    /// let runtime = Runtime::builder().start().await?;
+    /// let handles = runtime.handles();
+    /// let mut feed = handles.live_feed(FeedStart::Now).await?;
+    ///
+    /// handles.intake.observe.send(TurnScript::new("c", "t").start().observe()).await??;
+    /// let Some(FeedEvent::Open { turn, .. }) = feed.next().await? else { panic!("the turn is open") };
+    /// assert_eq!(turn.turn.id.as_str(), "t");
+    ///
+    /// handles.intake.observe.send(TurnScript::new("c", "t").done("stop").observe()).await??;
+    /// let Some(FeedEvent::Sealed(sealed)) = feed.next().await? else { panic!("the turn is sealed") };
+    /// assert_eq!(sealed.position.number, 1);
+    ///
+    /// let conversation_id = ConversationId::new("c")?;
+    /// handles.intake.erase.send(Erase { conversation_id: conversation_id.clone() }).await??;
+    /// assert_eq!(feed.next().await?, Some(FeedEvent::Erased(conversation_id)));
+    /// # runtime.shutdown().await;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn live_feed(&self, start: FeedStart) -> Result<LiveFeed, ListSealedError> {
+        let Reads { list_sealed, list_open_turns, .. } = &self.reads;
+        LiveFeed::begin(list_sealed.clone(), list_open_turns.clone(), &self.operations.facts, start).await
     }
 }
 

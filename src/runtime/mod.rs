@@ -32,8 +32,8 @@ use tokio::sync::{oneshot, watch};
 
 pub use self::handles::{Handles, Intake, Operations, Reads, SystemReport};
 use crate::actors::{
-    AwaitEnd, Close, Directory, Drain, Facts, Feed, FeedStart, Load, Retention, Store, StoreReader, StoreRecipients,
-    Subscription, Sweeper, SweeperRecipients,
+    AwaitEnd, Close, Directory, Drain, Facts, Feed, FeedStart, LiveFeed, Load, Retention, Store, StoreReader,
+    StoreRecipients, Subscription, Sweeper, SweeperRecipients,
 };
 use crate::clock::{RunningClock, SharedClock, SystemClock, SystemStopwatch};
 use crate::report::{NoPrices, SharedPriceBook};
@@ -140,6 +140,11 @@ impl Runtime {
     /// Begins a feed of all sealed turns from a position on; see [`Handles::feed`].
     pub async fn feed(&self, start: FeedStart) -> Result<Feed, ListSealedError> {
         self.handles.feed(start).await
+    }
+
+    /// Begins a live feed, which also has open turns and erasures; see [`Handles::live_feed`].
+    pub async fn live_feed(&self, start: FeedStart) -> Result<LiveFeed, ListSealedError> {
+        self.handles.live_feed(start).await
     }
 
     /// Resolves when the directory, the store or the store's writer has ended although nobody stopped it. Then nothing

@@ -1,16 +1,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::mem;
-use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
 
 use actix_web::rt;
-use futures_util::stream::{self, StreamExt};
 use indexmap::IndexMap;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, yield_now};
-use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::error;
 
 use super::hang_up::HangUp;
@@ -18,20 +14,10 @@ use super::line;
 #[cfg(test)]
 use super::ring::RingLimits;
 use super::ring::{Line, Open, Ring};
-use crate::actors::{Feed, ListOpenTurns, ListTurns, OpenWatch};
-use crate::http::error::ApiError;
-use crate::http::resources::api::{Api, ask_reader, ask_store};
-use crate::store::{Position, SealedPage, StagedTurn, TurnRange};
+use crate::actors::{Change, Changes, Erasure, Feed, ListOpenTurns, OpenWatch};
+use crate::http::resources::api::{Api, ask_store};
+use crate::store::{Position, SealedPage, StagedTurn};
 use crate::turn::{ConversationId, TurnId};
-
-/// An open turn is shown at most once in this time.
-const OPEN_EVERY: Duration = Duration::from_secs(1);
-
-/// The pause after a read that failed.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// How many conversations may be erased between two pages of turns.
-const MAX_ERASED: usize = 4096;
 
 /// Follows the sealed turns and the changes of open turns, for all readers of one worker. It belongs to the worker's
 /// thread. Clones share it.
@@ -44,7 +30,7 @@ pub(crate) struct Hub(Rc<RefCell<State>>);
 struct State {
     ring: Ring,
     /// The task and its watch on open turns, while there are readers.
-    running: Option<(JoinHandle<()>, Rc<OpenWatch>)>,
+    running: Option<(JoinHandle<()>, Arc<OpenWatch>)>,
     /// The number of tasks that were started so far.
     tasks: u64,
     /// The position up to which the lines of turns are in the ring.
@@ -114,7 +100,7 @@ impl Hub {
     ) -> Seat {
         let mut state = self.0.borrow_mut();
         let watch = match &state.running {
-            Some((_, watch)) => Rc::clone(watch),
+            Some((_, watch)) => Arc::clone(watch),
             None => self.start(&mut state, api, latest),
         };
         watch.enter(conversation_id.as_ref());
@@ -131,75 +117,37 @@ impl Hub {
     }
 
     /// Starts the task that follows the turns after `latest`.
-    fn start(&self, state: &mut State, api: &Api, latest: Position) -> Rc<OpenWatch> {
+    fn start(&self, state: &mut State, api: &Api, latest: Position) -> Arc<OpenWatch> {
         let facts = &api.handles.operations.facts;
+        let (watch, erased) = (Arc::new(facts.watch_open()), facts.erased());
         let feed = Feed::after(api.handles.reads.list_sealed.clone(), facts, latest);
-        let watch = Rc::new(facts.watch_open());
-        let erased = facts.erased();
+        let changes = Changes::new(feed, Arc::clone(&watch), erased);
         state.tasks += 1;
         let ending = Ending { hub: self.clone(), task: state.tasks };
-        let run = Self::run(self.clone(), api.clone(), feed, Rc::clone(&watch), erased, api.feed.ended());
+        let run = Self::run(self.clone(), api.clone(), changes, api.feed.ended());
         state.position = latest.number;
         let task = rt::spawn(async move {
             let _ending = ending;
             run.await;
         });
-        state.running = Some((task, Rc::clone(&watch)));
+        state.running = Some((task, Arc::clone(&watch)));
         watch
     }
 
-    async fn run(
-        self,
-        api: Api,
-        feed: Feed,
-        watch: Rc<OpenWatch>,
-        mut erased: broadcast::Receiver<ConversationId>,
-        mut ended: watch::Receiver<bool>,
-    ) {
-        // The conversations that were erased since the last page came. The next page may have been read before that.
-        let mut erased_since = HashSet::new();
-        // A page that is being read stays in this stream, so the other branches below never interrupt it.
-        let mut pages = pin!(stream::unfold(feed, |mut feed| async {
-            let page = feed.next_page().await.transpose()?;
-            if page.is_err() {
-                sleep(RETRY_AFTER).await;
-            }
-            Some((page, feed))
-        }));
-        let mut ticks = interval(OPEN_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut changed = Vec::new().into_iter();
+    async fn run(self, api: Api, mut changes: Changes, mut ended: watch::Receiver<bool>) {
         loop {
-            let is_idle = changed.len() == 0;
-            tokio::select! {
+            let change = tokio::select! {
                 biased;
                 _ = ended.wait_for(|ended| *ended) => return,
-                id = erased.recv() => match id {
-                    Ok(id) if erased_since.len() < MAX_ERASED => {
-                        self.tell_erased(&id);
-                        erased_since.insert(id);
-                    }
-                    // Too much was erased at once, or since the last page. The clients connect again.
-                    _ => return,
-                },
-                page = pages.next() => match page {
-                    Some(Ok(mut page)) => {
-                        if leave_out_erased(&api, &mut page, &mem::take(&mut erased_since)).await.is_err() {
-                            return;
-                        }
-                        self.publish(&page);
-                    }
-                    Some(Err(fault)) => error!(cause = fault.in_full(), "the store could not be read for the feed"),
-                    None => return,
-                },
-                () = std::future::ready(()), if !is_idle => {
-                    if let Some((conversation_id, turns)) = changed.next() {
-                        self.show_open(&api, &conversation_id, &turns).await;
-                    }
-                    // The time counts from here on, as a turn of these may change at once.
-                    ticks.reset();
-                }
-                _ = ticks.tick(), if is_idle => changed = watch.take().into_iter().collect::<Vec<_>>().into_iter(),
+                change = changes.next() => change,
+            };
+            match change {
+                Ok(Some(Change::Sealed(page))) => self.publish(&page),
+                Ok(Some(Change::Open(conversation_id, turns))) => self.show_open(&api, &conversation_id, &turns).await,
+                Ok(Some(Change::Erasure(Erasure::Of(id)))) => self.tell_erased(&id),
+                // Too much was erased at once. The clients connect again.
+                Ok(Some(Change::Erasure(Erasure::Missed)) | None) => return,
+                Err(fault) => error!(cause = fault.in_full(), "the store could not be read for the feed"),
             }
             // The readers run now, before the ring is filled further.
             yield_now().await;
@@ -281,26 +229,6 @@ impl Hub {
             line::pause_after_open(&mut unpaused, len).await;
         }
     }
-}
-
-/// Leaves the turns of erased conversations out of a page that may have been read before they were erased. Turns that are
-/// in the store stay: they are of a new life.
-async fn leave_out_erased(api: &Api, page: &mut SealedPage, erased: &HashSet<ConversationId>) -> Result<(), ApiError> {
-    if erased.is_empty() {
-        return Ok(());
-    }
-    let mut turns = Vec::with_capacity(page.turns.len());
-    for turn in mem::take(&mut page.turns) {
-        let is_there = if erased.contains(&turn.conversation_id) {
-            let range = TurnRange::after(turn.conversation_id.clone(), turn.turn.ordinal.get() - 1, 1);
-            ask_reader(&api.handles.reads.list_turns, ListTurns(range)).await?.first() == Some(&turn.turn)
-        } else {
-            true
-        };
-        turns.extend(is_there.then_some(turn));
-    }
-    page.turns = turns;
-    Ok(())
 }
 
 impl State {
