@@ -13,8 +13,8 @@ use crate::store::redb::tables::schema::{POSITIONS, TURNS};
 use crate::store::{RedbEngine, StoreFile};
 
 /// Takes the turn at a position out of the tables. The position stays as it is, or says that the turn was erased. Returns
-/// the row that the position had.
-fn take_out(directory: &Path, position: u64, notes_it: bool) -> Vec<u8> {
+/// the rows that the position and the turn had.
+fn take_out(directory: &Path, position: u64, notes_it: bool) -> [Vec<u8>; 2] {
     let database = Database::open(directory.join(StoreFile::Main.name())).unwrap();
     let txn = database.begin_write().unwrap();
     let before = {
@@ -25,12 +25,13 @@ fn take_out(directory: &Path, position: u64, notes_it: bool) -> Vec<u8> {
             (at, row.value().unverified().to_vec())
         };
         let AtPosition::Sealed { key, ordinal } = at else { panic!("{at:?}") };
-        txn.open_table(TURNS).unwrap().remove((key, ordinal.get())).unwrap().unwrap();
+        let mut turns = txn.open_table(TURNS).unwrap();
+        let turn = turns.remove((key, ordinal.get())).unwrap().unwrap().value().unverified().to_vec();
         if notes_it {
             let mut record = AtPosition::Erased.encode().unwrap();
             positions.insert(position, row::seal(&position, &mut record)).unwrap();
         }
-        before
+        [before, turn]
     };
     txn.commit().unwrap();
     database.close().unwrap();
@@ -41,8 +42,8 @@ fn take_out(directory: &Path, position: u64, notes_it: bool) -> Vec<u8> {
 async fn an_erased_turn_does_not_come_back_from_a_freed_page() {
     let world = World::closed().await;
     for notes_it in [true, false] {
-        // The change may reuse the page that it frees, and then nobody can know which turn had the position. So positions
-        // are tried until the earlier row is still in the file.
+        // The change may reuse the pages that it frees, and then the turn is gone, or nobody can know which turn had the
+        // position. So positions are tried until both earlier rows are still in the file.
         let attempts = (100..).step_by(100).take(15).map(|position| {
             let directory = World::place(&world.main, None);
             let before = take_out(directory.path(), position, notes_it);
@@ -50,7 +51,8 @@ async fn an_erased_turn_does_not_come_back_from_a_freed_page() {
             (directory, before, main)
         });
         let has_row = |main: &[u8], row: &[u8]| main.windows(row.len()).any(|bytes| bytes == row);
-        let (directory, _, mut main) = attempts.into_iter().find(|(_, row, main)| has_row(main, row)).unwrap();
+        let has_both = |(_, rows, main): &(_, [Vec<u8>; 2], Vec<u8>)| rows.iter().all(|row| has_row(main, row));
+        let (directory, _, mut main) = attempts.into_iter().find(has_both).unwrap();
         let path = directory.path().join(StoreFile::Main.name());
         overwrite_branches(&mut main, &mut Random::new(1));
         fs::write(&path, main).unwrap();
