@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use redb::WriteTransaction;
 
+use crate::store::Life;
 use crate::store::redb::memtable::order::Run;
 use crate::store::redb::memtable::piece::Change;
 use crate::store::redb::memtable::piece::Piece;
@@ -16,6 +17,7 @@ use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::rollups::WriteRollups;
 use crate::store::redb::tables::turn_filter::TurnFilter;
 use crate::store::redb::tables::write::WriteTables;
+use crate::turn::ConversationId;
 
 /// The data that one transaction moves from the memtable into the tables.
 pub(crate) struct Transfer {
@@ -106,9 +108,12 @@ impl Transfer {
             if let Some(life) = piece.erased {
                 tables.erase(&piece.conversation.id, life, self.last_row)?;
             }
-            keys.push(if piece.is_void() { None } else { Some(write_piece(&mut tables, piece)?) });
+            let key = if piece.is_void() { None } else { Some(write_piece(&mut tables, piece)?) };
+            keys.push(key);
         }
-        write_order(&mut tables, &self.runs)?;
+        let of_lives = self.pieces.iter().map(|piece| (&piece.conversation.id, piece.conversation.life)).zip(&keys);
+        let known = of_lives.filter_map(|(life, key)| Some((life, Some((*key)?)))).collect();
+        write_order(&mut tables, &self.runs, known)?;
         self.sums.as_ref().map_or(Ok(()), |sums| sums.write(txn, &mut tables))?;
         tables.finish(self.checkpoint, self.newest)?;
         Ok(keys)
@@ -126,7 +131,7 @@ impl Transfer {
 }
 
 fn write_piece(tables: &mut WriteTables<'_>, piece: &Piece) -> Result<u64, Failure> {
-    let key = tables.key_of(&piece.conversation.id)?;
+    let key = piece.key.map_or_else(|| tables.key_of(&piece.conversation.id), Ok)?;
     for (ordinal, record) in piece.sealed_after(0) {
         tables.put_turn(key, ordinal, record)?;
     }
@@ -145,8 +150,10 @@ fn write_piece(tables: &mut WriteTables<'_>, piece: &Piece) -> Result<u64, Failu
     Ok(key)
 }
 
-fn write_order(tables: &mut WriteTables<'_>, runs: &[Run]) -> Result<(), Failure> {
-    let mut keys = HashMap::new();
+/// The keys of conversations' lives that are known already. `None` stands for a life without rows.
+type Keys<'a> = HashMap<(&'a ConversationId, Life), Option<u64>>;
+
+fn write_order<'a>(tables: &mut WriteTables<'_>, runs: &'a [Run], mut keys: Keys<'a>) -> Result<(), Failure> {
     for run in runs {
         let key = match keys.entry((&run.conversation_id, run.life)) {
             Slot::Occupied(known) => *known.get(),
