@@ -70,12 +70,14 @@ mod testing;
 #[cfg(feature = "tui")]
 mod top;
 
+use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::ConfigError;
+use crate::deceptive;
 use crate::store::CompactError;
 use crate::telemetry::TelemetryError;
 use crate::terminal::is_color_wanted;
@@ -213,11 +215,19 @@ pub fn run() -> Result<ExitCode, CliError> {
     }
 }
 
-/// Returns the arguments of the process.
+/// Returns the arguments of the process. The message of an error has no character of them that would deceive its reader.
 fn parsed_arguments() -> Result<Cli, clap::Error> {
+    parsed(std::env::args_os()).map_err(|error| {
+        let plain = std::env::args_os().map(|argument| deceptive::plain(&argument.to_string_lossy()).into());
+        // If they are valid in their plain form, the message would be missing.
+        parsed(plain).err().unwrap_or(error)
+    })
+}
+
+fn parsed(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
     // Without this, clap colours its texts even on a dumb terminal if the environment names a CI system.
     let color = if is_color_wanted() { ColorChoice::Auto } else { ColorChoice::Never };
-    Cli::from_arg_matches(&Cli::command().color(color).try_get_matches()?)
+    Cli::from_arg_matches(&Cli::command().color(color).try_get_matches_from(arguments)?)
 }
 
 #[cfg(test)]

@@ -135,11 +135,16 @@ fn style(format: LogFormat, on_terminal: bool) -> Style {
     }
 }
 
+/// Leaves out the events about requests that are no HTTP.
+const MALFORMED_REQUESTS: &str = "actix_http::h1::dispatcher=off";
+
 fn filter(rust_log: &str, level: LogLevel) -> Result<EnvFilter, TelemetryError> {
     let text = match (rust_log.trim(), level) {
-        ("", LogLevel::Off | LogLevel::Error) => level.as_str().to_owned(),
-        // Events of libraries below a warning are only useful to the libraries' developers.
-        ("", _) => format!("warn,turn_metrics={level}"),
+        ("", LogLevel::Off) => level.as_str().to_owned(),
+        // Events of libraries below a warning are only useful to the libraries' developers. The HTTP library logs an error
+        // for each request that it cannot read, so anybody, even a web page, could fill the log.
+        ("", LogLevel::Error) => format!("{level},{MALFORMED_REQUESTS}"),
+        ("", _) => format!("warn,turn_metrics={level},{MALFORMED_REQUESTS}"),
         (given, _) => given.to_owned(),
     };
     EnvFilter::builder().parse(&text).map_err(|_| TelemetryError::BadFilter { value: text })
@@ -155,10 +160,10 @@ mod tests {
 
     #[test]
     fn the_level_applies_to_events_of_this_program_and_rust_log_replaces_it() {
-        assert_eq!(shown("", LogLevel::Error), "error");
+        assert_eq!(shown("", LogLevel::Error), "actix_http::h1::dispatcher=off,error");
         assert_eq!(shown("", LogLevel::Off), "off");
         for level in [LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace] {
-            assert_eq!(shown(" ", level), format!("turn_metrics={level},warn"));
+            assert_eq!(shown(" ", level), format!("actix_http::h1::dispatcher=off,turn_metrics={level},warn"));
         }
         assert_eq!(shown("actix=trace", LogLevel::Error), "actix=trace");
     }

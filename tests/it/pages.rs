@@ -100,7 +100,7 @@ fn assert_is_a_safe_page(path: &str, answer: &Answer) {
         ("referrer-policy", "no-referrer"),
         ("cross-origin-opener-policy", "same-origin"),
         ("cross-origin-resource-policy", "same-origin"),
-        ("cache-control", "no-cache"),
+        ("cache-control", "no-store"),
     ] {
         assert_eq!(answer.header(name), Some(value), "{path}: {name}");
     }

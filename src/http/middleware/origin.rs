@@ -12,6 +12,9 @@ use crate::http::error::ErrorBody;
 /// it only to a server on the same machine or behind TLS.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// The header in which a browser states what the answer is for, such as an image. It sends it where it sends the other.
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+
 /// Middleware around CORS. It refuses the requests of pages that may not make them, before CORS can allow them.
 pub(crate) async fn refuse_pages<B: MessageBody + 'static>(
     request: ServiceRequest,
@@ -31,6 +34,7 @@ fn refusal(request: &HttpRequest, path: &str) -> Option<&'static str> {
         PageAccess::Programs if is_of_browser(request) => return Some(NO_BROWSERS),
         PageAccess::None if is_for_no_page(request) => return Some(NO_PAGES),
         PageAccess::Programs | PageAccess::None | PageAccess::OfOwnOrigin => is_of_another_origin(request),
+        PageAccess::OfAllowedOrigins if is_embedded_elsewhere(request) => return Some(NOT_EMBEDDED),
         PageAccess::OfAllowedOrigins | PageAccess::Unread => {
             !request.method().is_safe() && is_of_another_origin(request)
         }
@@ -39,6 +43,8 @@ fn refusal(request: &HttpRequest, path: &str) -> Option<&'static str> {
 }
 
 const NO_PAGES: &str = "web pages may not use this path";
+
+const NOT_EMBEDDED: &str = "pages of other origins may read this, but not embed it";
 
 const NO_BROWSERS: &str = "browsers may not use this path: use `turn-metrics backup`";
 
@@ -53,9 +59,22 @@ fn forbidden(error: &str) -> HttpResponse {
 
 /// Returns whether a browser sent the request. A redirect of a page looks as if a person had typed the address, so it does
 /// not matter what the browser says about the page.
+///
+/// To a server that is neither on the same machine nor behind TLS, a browser that follows a link sends nothing about the
+/// page. But every browser begins its name in the same way, and a page cannot change that without asking first.
 fn is_of_browser(request: &HttpRequest) -> bool {
     let headers = request.headers();
-    headers.contains_key(header::ORIGIN) || headers.contains_key(SEC_FETCH_SITE)
+    let has_name_of_browser = |agent: &HeaderValue| agent.as_bytes().starts_with(b"Mozilla/");
+    headers.contains_key(header::ORIGIN)
+        || headers.contains_key(SEC_FETCH_SITE)
+        || headers.get_all(header::USER_AGENT).any(has_name_of_browser)
+}
+
+/// Returns whether a page of another origin embeds the answer as an image, an object or the like. A page cannot read such
+/// an answer, but it can see whether there is one.
+fn is_embedded_elsewhere(request: &HttpRequest) -> bool {
+    let is_embedded = |kind: &HeaderValue| !matches!(kind.as_bytes(), b"document" | b"empty");
+    request.headers().get_all(SEC_FETCH_DEST).any(is_embedded) && is_of_another_origin(request)
 }
 
 /// Returns whether a page could read the answer, or a page of another origin caused the request.
@@ -180,8 +199,31 @@ mod tests {
         }
         answer(&Method::GET, "/ready", &[("origin", OWN[0])]).await.success();
         answer(&Method::GET, "/backup", &[("origin", OWN[0])]).await.failure(403);
+        let browser =
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/148.0.0.0 Safari/537.36";
+        answer(&Method::GET, "/backup", &[("user-agent", browser)]).await.failure(403);
         // Control: the request of a program reaches the store, which has no copy here.
         answer(&Method::GET, "/backup", &[]).await.failure(503);
+        answer(&Method::GET, "/backup", &[("user-agent", "curl/8.5.0")]).await.failure(503);
+    }
+
+    #[actix_web::test]
+    async fn a_page_of_another_origin_cannot_embed_what_it_may_read() {
+        for (method, path) in routes().filter(|(_, path)| PageAccess::of(path) == PageAccess::OfAllowedOrigins) {
+            let mut answers = Vec::new();
+            for (site, kind) in [
+                ("cross-site", "object"),
+                ("cross-site", "image"),
+                ("same-site", "iframe"),
+                ("same-origin", "image"),
+                ("cross-site", "document"),
+                ("cross-site", "empty"),
+            ] {
+                let headers = [("sec-fetch-site", site), ("sec-fetch-dest", kind)];
+                answers.push(answer(&method, &path, &headers).await.status == 403);
+            }
+            assert_eq!(answers, [true, true, true, false, false, false], "{method} {path}");
+        }
     }
 
     #[actix_web::test]

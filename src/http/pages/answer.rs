@@ -56,8 +56,8 @@ pub(crate) async fn answer(
         response.insert_header(protection);
     }
     response.insert_header((header::VARY, "accept-encoding"));
-    // A page shows the present state, so a browser asks again before it shows a stored copy.
-    response.insert_header((header::CACHE_CONTROL, "no-cache"));
+    // A page shows the present state, and a browser must not show it again when a conversation was erased.
+    response.insert_header((header::CACHE_CONTROL, "no-store"));
     response.content_type("text/html; charset=utf-8").body(body)
 }
 

@@ -183,27 +183,28 @@ fn summary(life: &Life, open: &OpenTurns, view: &View) -> Markup {
     }
 }
 
-/// The tokens of a turn by what became of them.
+/// The tokens of a turn by what became of them. It may be unknown what the cache did.
 struct TokenKinds {
-    read: i128,
-    written: i128,
+    read: Option<i128>,
+    written: Option<i128>,
     uncached: i128,
     output: i128,
 }
 
 impl TokenKinds {
     fn of(usage: Usage) -> Self {
-        let tokens = |count: Option<TokenCount>| i128::from(count.unwrap_or_default().get());
+        let tokens = |count: Option<TokenCount>| count.map(|count| i128::from(count.get()));
         let (read, written) = (tokens(usage.cache_read_tokens), tokens(usage.cache_write_tokens));
-        let uncached = (i128::from(usage.input_tokens.get()) - read - written).max(0);
+        let cached = read.unwrap_or_default() + written.unwrap_or_default();
+        let uncached = (i128::from(usage.input_tokens.get()) - cached).max(0);
         Self { read, written, uncached, output: usage.output_tokens.get().into() }
     }
 
     /// The names, in the order of [`Self::parts`].
     const NAMES: [&str; 4] = ["read from the cache", "written to the cache", "rest of the prompt", "output"];
 
-    fn parts(&self) -> [i128; 4] {
-        [self.read, self.written, self.uncached, self.output]
+    fn parts(&self) -> [Option<i128>; 4] {
+        [self.read, self.written, Some(self.uncached), Some(self.output)]
     }
 }
 
@@ -219,7 +220,7 @@ fn charts(turns: &[StoredTurn], api: &str) -> Markup {
         .map(|(nth, name)| Series {
             name: (*name).to_owned(),
             fill: nth,
-            values: tokens.iter().map(|parts| Some(float(parts[nth]))).collect(),
+            values: tokens.iter().map(|parts| parts[nth].map(float)).collect(),
         })
         .collect();
     let of_tokens =
@@ -236,7 +237,7 @@ fn charts(turns: &[StoredTurn], api: &str) -> Markup {
     let which = ends.map(|(first, last)| format!("Of the turns {first} to {last}, which are on this page."));
     html! {
         (panel("tokens", of_tokens.title, which.as_deref().unwrap_or_default(), Some(api), &chart(&of_tokens, ChartKind::Bars, "Turn",
-            |nth, place| figure::tokens(tokens[place][nth]), None)))
+            |nth, place| figure::optional_tokens(tokens[place][nth]), None)))
         (panel("context", of_context.title, "Tokens of the context window that are in use.", Some(api), &chart(&of_context, ChartKind::Bars, "Turn",
             |_, place| figure::optional_tokens(sizes[place]), None)))
     }

@@ -215,8 +215,17 @@
     source.addEventListener("reset", outdated("the service has another history now"));
   };
 
-  // A stream occupies one of the few connections that a browser makes to a server, so a page that nobody sees has none.
-  document.addEventListener("visibilitychange", follow);
+  // A stream occupies one of the few connections that a browser makes to a server, so a page that nobody sees has none. What
+  // was erased meanwhile is not told, so the page is made anew when somebody sees it again.
+  let wasHidden = document.hidden;
+  document.addEventListener("visibilitychange", () => {
+    if (wasHidden && !document.hidden) location.reload();
+    else follow();
+    wasHidden ||= document.hidden;
+  });
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted) location.reload();
+  });
   section.hidden = false;
   follow();
 })();

@@ -52,9 +52,12 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
     json.extend(list.end());
     json.shrink_to_fit();
     let bytes = Bytes::from(json);
-    // Do not cache an answer without all turns: damaged turns that the store left out may be readable after a repair,
-    // under the same revision.
-    if list.written() == revision.stored_turns() && list.written() > 0 {
+    // An answer without all turns has no entity tag and is not cached: the damaged turns that the store left out may be
+    // readable later, under the same revision.
+    if list.written() != revision.stored_turns() {
+        return Ok(HttpResponse::Ok().content_type(ContentType::json()).body(in_parts(bytes, held)));
+    }
+    if list.written() > 0 {
         api.bodies.put(id, CachedBody { revision, bytes: bytes.clone() }, removals);
     }
     Ok(whole(tag, bytes, held))
@@ -243,6 +246,18 @@ mod tests {
         assert!(answer.contains(r#""t3""#) && !answer.contains(r#""t4""#) && answer.contains(r#""t5""#), "{answer}");
         assert_eq!(read, [(3, 2)]);
         assert_eq!(then(&api, with_turns(5)).await, (body(5), vec![(3, 2)]));
+    }
+
+    #[actix_web::test]
+    async fn an_answer_with_turns_left_out_has_no_entity_tag_and_may_not_be_stored() {
+        let of = |turns: u64| async move {
+            let system = StandIn { turns: sealed_turns(turns), revision: Some(3), ..StandIn::default() };
+            let answer = get(&system.serving(), PATH).await;
+            ["etag", "cache-control"].map(|name| answer.header(name).map(str::to_owned))
+        };
+        assert_eq!(of(2).await, [None, Some("no-store".to_owned())]);
+        let [tag, stored] = of(3).await;
+        assert!(tag.is_some() && stored.as_deref() == Some("no-cache"), "{tag:?} {stored:?}");
     }
 
     #[actix_web::test]

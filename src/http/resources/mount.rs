@@ -1,6 +1,8 @@
-use actix_web::http::Method;
+use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::http::{Method, header};
+use actix_web::middleware::DefaultHeaders;
 use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{HttpResponse, Resource, rt};
+use actix_web::{Error, HttpResponse, Resource, rt};
 
 use super::api::Api;
 use super::feed::hub::Hub;
@@ -83,12 +85,19 @@ pub(crate) fn read(to: impl Fn(actix_web::Route) -> actix_web::Route) -> [actix_
 }
 
 /// Returns a resource with these handlers. The answer to another method lists the allowed ones.
-pub(crate) fn only<const N: usize>(route: &Route, handlers: [actix_web::Route; N]) -> Resource {
+///
+/// Unless a handler says otherwise, nobody may store its answers: a stored one would outlive an erasure.
+pub(crate) fn only<const N: usize>(
+    route: &Route,
+    handlers: [actix_web::Route; N],
+) -> Resource<impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse, Error = Error, InitError = ()>>
+{
     let allowed = route.methods;
     handlers
         .into_iter()
         .fold(web::resource(route.path), Resource::route)
         .default_service(web::to(move || async move { Err::<HttpResponse, _>(ApiError::MethodNotAllowed { allowed }) }))
+        .wrap(DefaultHeaders::new().add((header::CACHE_CONTROL, "no-store")))
 }
 
 #[cfg(test)]

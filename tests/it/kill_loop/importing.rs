@@ -136,7 +136,8 @@ fn run(seed: u64, kills: usize, loses_writes: bool) -> Result<usize, String> {
         }
         // Small journals, so that some turns are in the tables already and others are not.
         let journal = ["65536", "16777216"][random.usize(..2)];
-        let settings = [("STORE__REDB__JOURNAL_BYTES", journal)];
+        // Before a kill, all turns are read. The sender of a part waits meanwhile, and must not be too slow for the server.
+        let settings = [("STORE__REDB__JOURNAL_BYTES", journal), ("HTTP__STALL_TIMEOUT", "1h")];
         let server = Server::start_with(&data_dir, &settings);
         let (mut client, sending, body) = (server.client(), server.client(), new.body.clone());
         // A server may be done with the whole import before the kill, but not with a part.
