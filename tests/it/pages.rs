@@ -460,9 +460,11 @@ fn of_each_turn(turns: &[Value], cells: impl Fn(&Value) -> Vec<String>) -> Vec<(
 
 /// Returns the tokens of a turn that were read from the cache, written to it, neither, and the output.
 fn token_kinds(turn: &Value) -> Vec<String> {
-    let tokens = |name: &str| turn["metrics"]["usage"][name].as_u64().unwrap_or(0);
-    let (read, written) = (tokens("cacheReadTokens"), tokens("cacheWriteTokens"));
-    [read, written, tokens("inputTokens") - read - written, tokens("outputTokens")].map(|n| n.to_string()).to_vec()
+    let usage = &turn["metrics"]["usage"];
+    let tokens = |name: &str| usage[name].as_u64().unwrap_or(0);
+    let rest = tokens("inputTokens") - tokens("cacheReadTokens") - tokens("cacheWriteTokens");
+    let cached = ["cacheReadTokens", "cacheWriteTokens"].map(|name| value(&usage[name]));
+    cached.into_iter().chain([rest, tokens("outputTokens")].map(|n| n.to_string())).collect()
 }
 
 /// Checks the table of the steps of a turn. It has all times that the waterfall above it shows.
