@@ -338,6 +338,37 @@ fn the_page_of_an_erased_conversation_says_that_it_is_out_of_date() {
     await_texts(&mut browser, "#live-sealed li", &[]);
 }
 
+/// Makes the page believe that nobody sees it, or that somebody sees it again.
+fn set_hidden(browser: &mut Browser, is_hidden: bool) {
+    browser.run(&format!(
+        "Object.defineProperty(document, 'hidden', {{ value: {is_hidden}, configurable: true }});
+         document.dispatchEvent(new Event('visibilitychange'));"
+    ));
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver"]
+fn a_page_that_was_out_of_sight_shows_nothing_that_was_erased_meanwhile_also_when_it_is_gone_back_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    send(&server, "gone", "t", done());
+    send(&server, "kept", "t", done());
+    let mut browser = Browser::start();
+    browser.open(&server.url());
+    await_texts(&mut browser, "#live-state", &["connected"]);
+    await_texts(&mut browser, "#latest-turns tbody a", &["kept", "gone"]);
+    set_hidden(&mut browser, true);
+    erase(&server, "gone");
+    set_hidden(&mut browser, false);
+    await_texts(&mut browser, "#latest-turns tbody a", &["kept"]);
+    browser.open(&format!("{}/ui/conversations/kept/turns", server.url()));
+    await_texts(&mut browser, "h3", &["Turn 1"]);
+    browser.open(&format!("{}/health", server.url()));
+    erase(&server, "kept");
+    browser.run("history.back()");
+    await_texts(&mut browser, "h1", &["Not found"]);
+}
+
 #[test]
 #[ignore = "needs chromium and chromedriver"]
 fn a_screen_reader_is_told_the_news_now_and_then_and_the_state_of_the_connection() {
