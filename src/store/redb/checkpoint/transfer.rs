@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redb::WriteTransaction;
 
-use crate::store::Life;
+use crate::store::contract::Life;
 use crate::store::redb::memtable::order::Run;
 use crate::store::redb::memtable::piece::Change;
 use crate::store::redb::memtable::piece::Piece;
@@ -173,7 +173,7 @@ mod tests {
 
     use super::*;
     use crate::store::Version;
-    use crate::store::contract::{Life, StagedChange, StagedTurn};
+    use crate::store::contract::{StagedChange, StagedTurn};
     use crate::store::oracle::change;
     use crate::store::redb::files::location::Location;
     use crate::store::redb::journal::entry::Entry;

@@ -169,6 +169,8 @@ fn replay_from(
         }
         expected = number.saturating_add(1);
     }
+    // The sums of reports have the turns up to that position.
+    replay.memtable.has_given(rolled_up.position);
     replay.memtable.replayed();
     Ok(Replayed { memtable: replay.memtable, damaged, unplaced })
 }

@@ -297,6 +297,11 @@ impl Memtable {
         self.kept_after.get_or_insert(self.last_row);
     }
 
+    /// Notes that all positions up to this one were given. They are not given again, also if the tables have lost them.
+    pub(crate) fn has_given(&mut self, position: u64) {
+        self.last_position = self.last_position.max(position);
+    }
+
     /// Returns whether the journal keeps rows that cannot be moved into the tables.
     pub(crate) fn keeps_rows(&self) -> bool {
         self.kept_after.is_some()

@@ -31,9 +31,10 @@ use crate::store::redb::tables::guarded::{visit_back_from, visit_from};
 use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
-use crate::store::redb::tables::record::damaged::DamagedRecord;
+use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::record::open_turn::StagedHead;
-use crate::store::redb::tables::schema::{OpenTurns as OpenTurnRows, Turns};
+use crate::store::redb::tables::row::Rows;
+use crate::store::redb::tables::schema::{OpenTurns as OpenTurnRows, Positions, Turns};
 use crate::turn::{ConversationId, Ordinal, StoredTurn, TurnId};
 
 /// A list of turns ends with the turn at which the records together have this many bytes: after some hundred short
@@ -54,6 +55,14 @@ impl LeftOut {
             self.first = format!("{}: {damaged}", place());
         }
         self.count += 1;
+    }
+
+    /// Adds positions that have no row.
+    fn add_missing(&mut self, missing: u64, place: impl FnOnce() -> String) {
+        if missing > 0 {
+            self.add(&DamagedRecord::new(Positions::WHAT, RecordFlaw::Missing), place);
+            self.count += missing - 1;
+        }
     }
 }
 

@@ -133,10 +133,19 @@ impl OrderQuery {
             let last = self.after + self.in_tables;
             let mut ids = HashMap::new();
             let (mut is_cut, mut long) = (false, None);
+            // Each position has a row, also that of a turn which is gone. So a missing row is damage.
+            let mut expected = self.after + 1;
+            let mut missing = 0;
             visit_from::<Positions>(tables.positions()?, &(self.after + 1), |position, value| {
                 if value.is_ok() && *position > last {
                     return Ok(ControlFlow::Break(()));
                 }
+                // A damaged row may have another key than it had, so it stands for the position that is expected.
+                if value.is_ok() {
+                    missing += position.saturating_sub(expected);
+                    expected = expected.max(*position);
+                }
+                expected += 1;
                 let position = at(*position);
                 match read(tables, value, &self.erased, &mut ids, limits.record_bytes) {
                     Ok(Some((_, Found::Long))) => {
@@ -160,6 +169,11 @@ impl OrderQuery {
                 }
                 Ok(ControlFlow::Continue(()))
             })?;
+            if !is_cut && long.is_none() {
+                missing += (last + 1).saturating_sub(expected);
+            }
+            page.left_out += missing;
+            left_out.add_missing(missing, || format!("a position after {}", self.after));
             if let Some(long) = long {
                 return Ok(before(long, page));
             }

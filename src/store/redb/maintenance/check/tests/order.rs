@@ -92,7 +92,7 @@ async fn damage_in_the_order_costs_the_damaged_position_alone() {
         after = Some(page.next);
     }
     assert_eq!(found, [1, 3, 5]);
-    assert_eq!(store.damaged_records(), 2);
+    assert_eq!(store.damaged_records(), 3);
 }
 
 #[tokio::test]
@@ -114,6 +114,34 @@ async fn the_last_position_is_known_although_its_row_is_damaged() {
             store.close().await;
         }
     }
+}
+
+#[tokio::test]
+async fn missing_rows_of_the_order_are_counted_and_their_positions_are_not_given_again() {
+    let directory = sound().await;
+    damage(directory.path(), POSITIONS, |positions| {
+        for lost in [3, 5, 6] {
+            positions.remove(lost).unwrap().unwrap();
+        }
+    });
+    let store = open(directory.path());
+    let read = |limit| {
+        let (mut after, mut found, mut left_out) = (None, Vec::new(), 0);
+        loop {
+            let page = store.sealed_turns(after, limit).unwrap();
+            found.extend(page.turns.iter().map(|found| found.position.number));
+            left_out += page.left_out;
+            after = Some(page.next);
+            if page.next == page.latest {
+                return (found, left_out);
+            }
+        }
+    };
+    for limit in 1..=7 {
+        assert_eq!(read(limit), (vec![1, 2, 4], 3), "pages of {limit}");
+    }
+    seal(&store, "a", 1, &["v"]).await;
+    assert_eq!(read(99), (vec![1, 2, 4, 7], 3));
 }
 
 #[tokio::test]
