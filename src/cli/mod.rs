@@ -186,7 +186,7 @@ impl CliError {
 pub fn run() -> Result<ExitCode, CliError> {
     // This must come before every write to a file, and the output may be a file.
     signals::survive_file_size_limit().map_err(CliError::system("handle the limit on the size of files"))?;
-    let cli = match parsed_arguments() {
+    let cli = match parsed_arguments(std::env::args_os().collect()) {
         Ok(cli) => cli,
         // For `check`, exit code 2 means a damaged database, so wrong usage needs another code.
         Err(error) if error.use_stderr() && check::is_meant(std::env::args_os()) => {
@@ -215,12 +215,16 @@ pub fn run() -> Result<ExitCode, CliError> {
     }
 }
 
-/// Returns the arguments of the process. The message of an error has no character of them that would deceive its reader.
-fn parsed_arguments() -> Result<Cli, clap::Error> {
-    parsed(std::env::args_os()).map_err(|error| {
-        let plain = std::env::args_os().map(|argument| deceptive::plain(&argument.to_string_lossy()).into());
-        // If they are valid in their plain form, the message would be missing.
-        parsed(plain).err().unwrap_or(error)
+/// Returns the arguments of a process. The message of an error has no character of them that would deceive its reader.
+fn parsed_arguments(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let plain: Vec<_> = arguments.iter().map(|argument| deceptive::plain(&argument.to_string_lossy()).into()).collect();
+    parsed(arguments.into_iter()).map_err(|error| {
+        parsed(plain.into_iter()).err().unwrap_or_else(|| {
+            // They are valid in their plain form, so there is no other message.
+            let text = error.to_string();
+            let lines: Vec<_> = text.trim_start_matches("error: ").lines().map(deceptive::plain).collect();
+            clap::Error::raw(error.kind(), lines.join("\n") + "\n")
+        })
     })
 }
 
@@ -233,6 +237,20 @@ fn parsed(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_message_about_arguments_has_characters_that_deceive_its_reader() {
+        let deceptive = "no\u{1b}[31msuch\u{202e}";
+        for before in
+            [&["show"] as &[_], &["erase"], &["list", "--tz"], &["report", "--since"], &["list", "--order"], &[]]
+        {
+            let arguments = ["turn-metrics"].iter().chain(before).chain(&[deceptive]).map(OsString::from).collect();
+            let Err(error) = parsed_arguments(arguments) else { panic!("{before:?} is valid") };
+            let told = error.to_string();
+            assert!(told.starts_with("error: ") && told.contains("such"), "{told}");
+            assert!(!told.contains(|c: char| deceptive::is_deceptive(c) || (c.is_control() && c != '\n')), "{told:?}");
+        }
+    }
 
     #[test]
     fn the_arguments_are_consistent() {
