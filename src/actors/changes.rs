@@ -97,9 +97,12 @@ impl Changes {
                     self.feed.go_to(page.next);
                     return Ok(Some(Change::Sealed(page)));
                 }
-                changed = ready(self.changed.next()), if !is_idle => {
-                    self.has_named_turns = true;
-                    return Ok(changed.map(|(conversation_id, turns)| Change::Open(conversation_id, turns)));
+                // The change is taken only here, because each expression above is evaluated whichever branch comes first.
+                () = ready(()), if !is_idle => {
+                    if let Some((conversation_id, turns)) = self.changed.next() {
+                        self.has_named_turns = true;
+                        return Ok(Some(Change::Open(conversation_id, turns)));
+                    }
                 }
                 _ = self.ticks.tick(), if is_idle => {
                     self.changed = self.watch.take().into_iter().collect::<Vec<_>>().into_iter();
@@ -145,5 +148,36 @@ async fn next_of(erased: Option<&mut Receiver<ConversationId>>) -> Result<Conver
     match erased {
         Some(erased) => erased.recv().await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+
+    use super::*;
+    use crate::actors::{Facts, FeedStart};
+    use crate::testing::MemoryStore;
+
+    #[actix_rt::test]
+    async fn a_change_of_an_open_turn_is_not_lost_when_something_else_comes_first() {
+        let facts = Facts::new(1);
+        let (watch, erased) = (Arc::new(facts.watch_open()), facts.erased());
+        watch.enter(None);
+        let list = MemoryStore::default().sealed_lists().recipient();
+        let feed = Feed::begin(list, &facts, FeedStart::Now).await.unwrap();
+        let mut changes = Changes::new(feed, watch, erased);
+        let (id, turn_id) = (|name: &str| ConversationId::new(name).unwrap(), TurnId::new("t").unwrap());
+        for name in ["c", "d", "e"] {
+            facts.note_open(&id(name), || iter::once(&turn_id));
+        }
+        let mut named = Vec::new();
+        while named.len() < 3 {
+            let next = tokio::time::timeout(Duration::from_secs(30), changes.next()).await.expect("a change is lost");
+            let Some(Change::Open(conversation_id, _)) = next.unwrap() else { continue };
+            named.push(conversation_id.to_string());
+            facts.tell_erased(&id("erased"));
+        }
+        assert_eq!(named, ["c", "d", "e"]);
     }
 }
