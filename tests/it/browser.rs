@@ -338,7 +338,7 @@ fn the_page_of_an_erased_conversation_says_that_it_is_out_of_date() {
     await_texts(&mut browser, "#live-sealed li", &[]);
 }
 
-/// Makes the page believe that nobody sees it, or that somebody sees it again.
+/// Sets whether the page counts as hidden, as it does while the user looks at another tab.
 fn set_hidden(browser: &mut Browser, is_hidden: bool) {
     browser.run(&format!(
         "Object.defineProperty(document, 'hidden', {{ value: {is_hidden}, configurable: true }});
