@@ -199,25 +199,28 @@ impl Handles {
     /// [`Handles::feed`].
     ///
     /// ```
-    /// use turn_metrics::actors::{Erase, FeedEvent, FeedStart};
+    /// use turn_metrics::actors::{Erase, FeedEvent, FeedStart, Observe};
     /// use turn_metrics::runtime::Runtime;
-    /// use turn_metrics::testing::TurnScript;
-    /// use turn_metrics::turn::ConversationId;
+    /// use turn_metrics::turn::{ConversationId, Done, Progress, TurnEvent, TurnEventKind, TurnId, TurnLabels};
     ///
     /// # actix::System::new().block_on(async {
     /// let runtime = Runtime::builder().start().await?;
     /// let handles = runtime.handles();
+    /// let (conversation_id, turn_id) = (ConversationId::new("c")?, TurnId::new("t")?);
+    /// let observe = |kind| {
+    ///     let event = TurnEvent { turn_id: turn_id.clone(), kind };
+    ///     handles.intake.observe.send(Observe { conversation_id: conversation_id.clone(), events: vec![event] })
+    /// };
     /// let mut feed = handles.live_feed(FeedStart::Now).await?;
     ///
-    /// handles.intake.observe.send(TurnScript::new("c", "t").start().observe()).await??;
+    /// observe(TurnEventKind::Progress(Progress::Start(TurnLabels::default()))).await??;
     /// let Some(FeedEvent::Open { turn, .. }) = feed.next().await? else { panic!("the turn is open") };
     /// assert_eq!(turn.turn.id.as_str(), "t");
     ///
-    /// handles.intake.observe.send(TurnScript::new("c", "t").done("stop").observe()).await??;
+    /// observe(TurnEventKind::Done(Done::because("stop"))).await??;
     /// let Some(FeedEvent::Sealed(sealed)) = feed.next().await? else { panic!("the turn is sealed") };
     /// assert_eq!(sealed.position.number, 1);
     ///
-    /// let conversation_id = ConversationId::new("c")?;
     /// handles.intake.erase.send(Erase { conversation_id: conversation_id.clone() }).await??;
     /// assert_eq!(feed.next().await?, Some(FeedEvent::Erased(conversation_id)));
     /// # runtime.shutdown().await;
