@@ -74,6 +74,11 @@ pub(crate) fn dollars(usd: PicoDollars, places: u32) -> String {
     format!("{sign}{}.{:0>width$}", units / scale, units % scale, width = places as usize)
 }
 
+/// Returns with how many places an amount of dollars is shown: in cents, or with four places if it is less than a dollar.
+pub(crate) fn dollar_places(usd: PicoDollars) -> u32 {
+    if usd.get().abs() < PicoDollars::PER_DOLLAR { 4 } else { 2 }
+}
+
 /// Formats the price of a million tokens, without trailing zeros.
 pub(crate) fn rate(usd: PicoDollars) -> String {
     let text = usd.to_string();

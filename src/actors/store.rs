@@ -366,9 +366,9 @@ pub struct StoreReport {
     pub waiting_commits: usize,
     /// How many commits became durable.
     pub commits: u64,
-    /// How many commits the store failed to make durable, or has an unknown outcome for.
+    /// How many commits have an unknown outcome, because the store became unavailable.
     pub failed_commits: u64,
-    /// How many commits the store refused because too many were waiting.
+    /// How many commits the store refused because too many were waiting, or because they were too large.
     pub refused_commits: u64,
     /// How many commits expected another version than the store had.
     pub conflicts: u64,

@@ -453,6 +453,29 @@ fn the_list_of_conversations_is_that_of_the_api_page_by_page() {
     }
 }
 
+#[test]
+fn a_list_of_some_days_says_which_conversations_are_missing_and_leads_to_all_of_them() {
+    let (_directory, server) = server();
+    let mut client = server.client();
+    let path = "/ui/conversations?first=2026-04-02&last=2026-04-03&order=cost&model=gpt-4o&tz=UTC";
+    let html = page(&mut client, path);
+    let panel = of_panel(&html, "list");
+    let text = without_tags(panel);
+    assert!(text.contains("By cost, of those whose latest turn is in this time"), "{text}");
+    assert!(text.contains("Only conversations whose latest turn is in the chosen time are listed."), "{text}");
+    assert!(text.contains("Others may be dearer: see the same list for all time."), "{text}");
+    let all = resolve(path, &html::link_named(panel, "the same list for all time").unwrap());
+    assert_eq!(all, "/ui/conversations?order=cost&model=gpt-4o&range=all&tz=UTC");
+    let html = page(&mut client, &all);
+    let text = without_tags(of_panel(&html, "list"));
+    assert!(!text.contains("Only conversations") && !text.contains("all time"), "{text}");
+    assert!(text.contains("The figures of a conversation count all its turns."), "{text}");
+    // The columns by which the list can be sorted are links that say so.
+    let sorts = attributes(of_panel(&html, "list"), "title").into_iter().filter(|title| title.starts_with("Sort: "));
+    let names = ["By latest turn", "By number of turns", "By tokens", "By cost"];
+    assert!(sorts.eq(names.map(|name| format!("Sort: {name}"))), "{html}");
+}
+
 /// Returns the rows of a table of a chart by turn.
 fn of_each_turn(turns: &[Value], cells: impl Fn(&Value) -> Vec<String>) -> Vec<(String, Vec<String>)> {
     turns.iter().map(|turn| (format!("turn {}", turn["ordinal"]), cells(turn))).collect()
@@ -525,6 +548,14 @@ fn the_page_of_a_conversation_has_its_summary_and_all_its_turns() {
     }
     assert!(of_panel(&html, "turns").contains("20 further steps are left out here"));
     assert!(html.contains("All times are in the zone <strong>Asia/Tokyo</strong>"));
+    for panel in ["tokens", "context"] {
+        let panel = of_panel(&html, panel);
+        let which = format!("Turns {} to {turns}.", turns - 19);
+        assert!(without_tags(panel).contains(&which) && panel.contains(">turn</text>"), "{which}: {panel}");
+    }
+    assert!(of_panel(&html, "tokens").contains("Each step sends the whole context again"));
+    assert!(of_panel(&html, "turns").contains("The newest turn is first."));
+    assert!(of_panel(&html, "summary").contains("output tokens of all steps over their decode time"));
     let mut ordinals = Vec::new();
     loop {
         let html = page(&mut client, &path);
@@ -703,7 +734,7 @@ fn an_empty_store_has_pages_that_say_so() {
     assert!(page(&mut client, "/").contains("No turn was sealed yet"));
     assert!(page(&mut client, "/ui/conversations").contains("No conversation has a sealed turn yet."));
     assert!(page(&mut client, "/ui/models").contains("No turn ended in this time"));
-    assert!(page(&mut client, "/ui/service").contains("Ready: a durable write works."));
+    assert!(page(&mut client, "/ui/service").contains("Ready: a write has just been stored safely on the disk."));
     // The first turn is open. Its conversation is not listed, but it has a page.
     let open = r#"{"type":"turn-start","conversationId":"new","turnId":"t","model":"m"}"#;
     assert_eq!(client.post_events(open).status, 200);

@@ -42,6 +42,10 @@ const MAX_STEPS: usize = 40;
 /// The number of open turns that the page shows.
 const MAX_OPEN: usize = 20;
 
+/// What the list of turns shows.
+const TURNS_NOTE: &str = "The newest turn is first. Steps are drawn one after the other, because it is not known when each began: \
+                          the time outside of steps may lie between them.";
+
 /// Shows the latest turns of a conversation, or those before an ordinal.
 pub(crate) async fn get(api: Data<Api>, id: Result<PathId, ApiError>, request: HttpRequest) -> HttpResponse {
     let page = match id {
@@ -88,7 +92,7 @@ async fn page(api: &Api, id: &ConversationId, request: &HttpRequest) -> Result<P
         }
         @if !turns.is_empty() {
             @if turns.len() > 1 { div class="charts" { (charts(&turns, &turns_api)) } }
-            (panel("turns", "Turns", "Steps are drawn one after the other; kernels do not say when a step began.", Some(&turns_api),
+            (panel("turns", "Turns", TURNS_NOTE, Some(&turns_api),
                 &html! { (waterfall_legend()) (turn_list(api, &view, &turns)) }))
         } @else if before.is_some() {
             section class="card empty" { h2 { "There are no turns before this one" } }
@@ -147,10 +151,11 @@ fn summary(life: &Life, open: &OpenTurns, view: &View) -> Markup {
     let total = life.total();
     let figures = Figures::of(&total.rollup);
     let cost = total.cost.figures();
+    let places = figure::places([cost.usd]);
     let context = life.latest.as_ref().and_then(|latest| latest.metrics.context_size);
     html! {
         dl class="tiles" {
-            (tile("Cost", &figure::single_cost(&cost), &html! { (figure::left_out(&cost)) }))
+            (tile("Cost", &figure::cost(&cost, places), &html! { (figure::left_out(&cost, places)) }))
             (tile("Turns", &figure::count(life.turns, "turns"), &html! {
                 (figure::counted(figures.steps, "step", "steps"))
                 @if !open.turns.is_empty() { " · " (open.turns.len()) " open" }
@@ -163,13 +168,11 @@ fn summary(life: &Life, open: &OpenTurns, view: &View) -> Markup {
             }))
             (tile("Cache rate", &figure::share(figures.cache_rate), &html! {
                 (figure::optional_tokens(figures.usage.cache_read_tokens)) " tokens read from the cache"
-                @if let Some(retention) = life.retention() {
-                    " · the latest turn read " (figure::share(Some(retention))) " of what the turn before it left there"
-                }
+                @if let Some(retention) = life.retention() { " · " (retention_note(retention)) }
             }))
             (tile("Context", &figure::optional_tokens(context.map(TokenCount::get)), &html! { "tokens in use after the latest turn" }))
             (tile("Output speed", &figure::speed(figures.output_tokens_per_second), &html! {
-                "while decoding · the steps took " (figure::duration(figures.generation_ms)) " of the "
+                "output tokens of all steps over their decode time · the steps took " (figure::duration(figures.generation_ms)) " of the "
                 (figure::duration(figures.duration_ms)) " of all turns"
             }))
         }
@@ -178,6 +181,20 @@ fn summary(life: &Life, open: &OpenTurns, view: &View) -> Markup {
                 "First turn " (figure::moment(first.get(), &view.zone)) ", latest turn "
                 (figure::moment(report_time(latest).get(), &view.zone)) ". All times of this page are in the zone "
                 (view.zone.name()) "."
+            }
+        }
+    }
+}
+
+/// Says how much of the cache survived between the last two turns.
+fn retention_note(retention: f64) -> Markup {
+    let title = "Tokens that the steps of the latest turn read from the cache, by those that the steps of the turn before it \
+                 read from the cache or wrote to it.";
+    html! {
+        span title=(title) {
+            "the latest turn read " (figure::share(Some(retention))) " of what the turn before it left there"
+            @if retention > 1.0 {
+                " (more than 100%: each step reads the cache again, also what was written meanwhile)"
             }
         }
     }
@@ -223,30 +240,42 @@ fn charts(turns: &[StoredTurn], api: &str) -> Markup {
             values: tokens.iter().map(|parts| parts[nth].map(float)).collect(),
         })
         .collect();
-    let of_tokens =
-        Chart { id: "tokens", title: "Tokens of each turn", unit: Unit::Tokens, slots: &slots, series: &series };
+    let tokens_of_turns = Chart {
+        id: "tokens",
+        title: "Tokens of each turn",
+        unit: Unit::Tokens,
+        slot_name: "turn",
+        slots: &slots,
+        series: &series,
+    };
     let sizes: Vec<_> = turns.iter().map(|turn| turn.metrics.context_size.map(TokenCount::get)).collect();
     let context = [Series {
         name: "context".to_owned(),
         fill: 0,
         values: sizes.iter().map(|size| size.map(|size| float(size.into()))).collect(),
     }];
-    let of_context =
-        Chart { id: "context", title: "Context after each turn", unit: Unit::Tokens, slots: &slots, series: &context };
+    let context_of_turns =
+        Chart { id: "context", title: "Context after each turn", series: &context, ..tokens_of_turns };
     let ends = turns.first().zip(turns.last()).map(|(first, last)| (first.ordinal.get(), last.ordinal.get()));
-    let which = ends.map(|(first, last)| format!("Of the turns {first} to {last}, which are on this page."));
+    let (first, last) = ends.unwrap_or_default();
+    let of_tokens = format!(
+        "Turns {first} to {last}. Each step sends the whole context again, so a turn of several steps has more tokens than its context."
+    );
+    let of_context = format!("Turns {first} to {last}. Tokens of the context window that are in use.");
     html! {
-        (panel("tokens", of_tokens.title, which.as_deref().unwrap_or_default(), Some(api), &chart(&of_tokens, ChartKind::Bars, "Turn",
+        (panel("tokens", tokens_of_turns.title, &of_tokens, Some(api), &chart(&tokens_of_turns, ChartKind::Bars,
             |nth, place| figure::optional_tokens(tokens[place][nth]), None)))
-        (panel("context", of_context.title, "Tokens of the context window that are in use.", Some(api), &chart(&of_context, ChartKind::Bars, "Turn",
+        (panel("context", context_of_turns.title, &of_context, Some(api), &chart(&context_of_turns, ChartKind::Bars,
             |_, place| figure::optional_tokens(sizes[place]), None)))
     }
 }
 
 fn turn_list(api: &Api, view: &View, turns: &[StoredTurn]) -> Markup {
+    let costs: Vec<_> = turns.iter().map(|turn| Cost::total_of_turn(turn, &*api.prices).figures()).collect();
+    let places = figure::places(costs.iter().map(|cost| cost.usd));
     html! {
         ol class="turns" reversed {
-            @for turn in turns.iter().rev() {
+            @for (turn, cost) in turns.iter().zip(&costs).rev() {
                 @let ordinal = turn.ordinal.get();
                 @let metrics = &turn.metrics;
                 li {
@@ -258,7 +287,7 @@ fn turn_list(api: &Api, view: &View, turns: &[StoredTurn]) -> Markup {
                             span class={ "badge " (if turn.reason.as_str() == "stop" { "calm" } else { "warning" }) } {
                                 (figure::name(turn.reason.as_str()))
                             }
-                            strong { (figure::cost(&Cost::total_of_turn(turn, &*api.prices).figures())) }
+                            strong { (figure::cost(cost, places)) }
                         }
                         (numbers(metrics.usage, &metrics.steps, metrics.duration))
                         @if let Some(drawn) = waterfall(&format!("times-{ordinal}"), &format!("Times of turn {ordinal}"), &times(&metrics.steps, metrics.duration)) {
@@ -456,6 +485,21 @@ fn pages(view: &View, latest: u64, turns: &[StoredTurn], before: Option<u64>, ol
                 @if let Some(newer) = newer { a class="button" rel="prev" href={ "?" (at(newer)) } { "Newer turns" } }
                 @if let Some(older) = older { a class="button" rel="next" href={ "?" (at(older)) } { "Older turns" } }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_above_all_of_the_cache_is_explained() {
+        for (retention, text, is_explained) in [(1.009, "100.9%", true), (1.0, "100.0%", false), (0.5, "50.0%", false)]
+        {
+            let note = retention_note(retention).into_string();
+            assert!(note.contains(text), "{note}");
+            assert_eq!(note.contains("more than 100%: "), is_explained, "{note}");
         }
     }
 }

@@ -73,13 +73,14 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
         }
         @if !is_first || next.is_some() { (pages) }
     };
-    let note = "A conversation is listed if its latest turn is in the chosen time. Its figures count all its turns, earlier ones too.";
+    let only = if view.bounds.is_some() { ", of those whose latest turn is in this time" } else { "" };
+    let title = format!("{}{only}", heading(order));
     let address = format!("{root}{}", with_query("conversations", &api_query));
     let body = html! {
         h1 { "Conversations" }
         (view.controls(&kept, true))
         (search(&view, &kept))
-        (panel("list", heading(order), note, Some(&address), &table))
+        (panel("list", &title, note(&view, &kept), Some(&address), &table))
     };
     let carried = view.query();
     Ok(Page { title: "Conversations".to_owned(), carried, zone: Some(view.zone.name().to_owned()), body })
@@ -91,6 +92,23 @@ fn heading(order: &str) -> &'static str {
         "cost" => "By cost",
         "turns" => "By number of turns",
         _ => "By latest turn",
+    }
+}
+
+/// Says which conversations are listed, and where the others are.
+fn note(view: &View, kept: &[(&str, &str); 3]) -> Markup {
+    let others = match kept[0].1 {
+        "tokens" => "Others may have more tokens",
+        "cost" => "Others may be dearer",
+        "turns" => "Others may have more turns",
+        _ => "There may be others",
+    };
+    html! {
+        @if view.bounds.is_some() {
+            "Only conversations whose latest turn is in the chosen time are listed. Their figures count all their turns, earlier \
+             ones too. " (others) ": see "
+            a href={ "?" (view.query_of_all_time(kept)) } { "the same list for all time" } "."
+        } @else { "The figures of a conversation count all its turns." }
     }
 }
 
@@ -115,10 +133,12 @@ fn search(view: &View, kept: &[(&str, &str); 3]) -> Markup {
 
 fn rows(root: &str, view: &View, kept: &[(&str, &str); 3], listed: &[ListedConversation]) -> Markup {
     let [(_, order), prefix, model] = *kept;
+    let costs: Vec<_> = listed.iter().map(|listed| listed.sums.cost.figures()).collect();
+    let places = figure::places(costs.iter().map(|cost| cost.usd));
     let column = |name: &'static str, by: &'static str, class: &'static str| {
         html! {
             th scope="col" class=(class) aria-sort=[(by == order).then_some("descending")] {
-                a href={ "?" (view.query_with(&[("order", by), prefix, model])) } { (name) }
+                a href={ "?" (view.query_with(&[("order", by), prefix, model])) } title={ "Sort: " (heading(by)) } { (name) }
             }
         }
     };
@@ -142,7 +162,7 @@ fn rows(root: &str, view: &View, kept: &[(&str, &str); 3], listed: &[ListedConve
                     }
                 }
                 tbody {
-                    @for listed in listed {
+                    @for (listed, cost) in listed.iter().zip(&costs) {
                         @let usage = listed.total_usage;
                         tr {
                             th scope="row" class="id" {
@@ -161,7 +181,7 @@ fn rows(root: &str, view: &View, kept: &[(&str, &str); 3], listed: &[ListedConve
                             td class="number" { (figure::tokens(usage.output_tokens.get())) }
                             td class="number" { (figure::share(listed.sums.cache_rate())) }
                             td class="number" { (figure::optional_tokens(listed.context_size.map(TokenCount::get))) }
-                            td class="number" { (figure::cost(&listed.sums.cost.figures())) }
+                            td class="number" { (figure::cost(cost, places)) }
                             td class="id" { (figure::model(listed.model.as_ref())) }
                             td class="id" {
                                 @if let Some(project) = &listed.project { (figure::name(Label::as_str(project))) }

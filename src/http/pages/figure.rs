@@ -50,34 +50,33 @@ pub(crate) fn optional_tokens(known: Option<impl Into<i128>>) -> Markup {
     known.map_or_else(unknown, tokens)
 }
 
-/// Shows an amount of money with this number of decimal places.
-fn money(usd: PicoDollars, mark: &str, places: u32) -> Markup {
+/// Returns with how many decimal places the amounts of a tile or a column are shown: all with cents if one of them is a
+/// dollar or more, else all with four places.
+pub(crate) fn places(amounts: impl IntoIterator<Item = Option<PicoDollars>>) -> u32 {
+    amounts.into_iter().flatten().map(readable::dollar_places).min().unwrap_or(4)
+}
+
+fn money_text(usd: PicoDollars, places: u32) -> String {
     let text = readable::dollars(usd, places);
     let sign = text.get(..1).filter(|sign| ["<", "-"].contains(sign)).unwrap_or_default();
-    let text = format!("{sign}${}{mark}", &text[sign.len()..]);
-    data(&usd.to_string(), &format!("${usd}"), &text)
+    format!("{sign}${}", &text[sign.len()..])
 }
 
-/// Shows a cost in a table. A `+` follows a cost that leaves tokens out.
-pub(crate) fn cost(cost: &CostFigures) -> Markup {
-    cost_in_places(cost, 4)
+fn money(usd: PicoDollars, mark: &str, places: u32) -> Markup {
+    data(&usd.to_string(), &format!("${usd}"), &(money_text(usd, places) + mark))
 }
 
-/// Shows a cost by itself: in cents, if it is not very small.
-pub(crate) fn single_cost(cost: &CostFigures) -> Markup {
-    cost_in_places(cost, cost.usd.map_or(2, places))
-}
-
-fn cost_in_places(cost: &CostFigures, places: u32) -> Markup {
-    let Some(usd) = cost.usd else { return dash(&left_out(cost)) };
+/// Shows a cost with this number of decimal places. A `+` follows a cost that leaves tokens out.
+pub(crate) fn cost(cost: &CostFigures, places: u32) -> Markup {
+    let Some(usd) = cost.usd else { return dash(&left_out(cost, places)) };
     if cost.unpriced_tokens <= 0 {
         return money(usd, "", places);
     }
-    html! { span title=(left_out(cost)) { (money(usd, "+", places)) } }
+    html! { span title=(left_out(cost, places)) { (money(usd, "+", places)) } }
 }
 
 /// Returns what a cost leaves out, in words. Empty if the cost is complete.
-pub(crate) fn left_out(cost: &CostFigures) -> String {
+pub(crate) fn left_out(cost: &CostFigures, places: u32) -> String {
     /// The text has only some names. The page of the models shows all of them.
     const MAX_NAMES: usize = 5;
     if cost.unpriced_tokens <= 0 {
@@ -86,27 +85,30 @@ pub(crate) fn left_out(cost: &CostFigures) -> String {
     let names: Vec<_> = cost.unpriced_models.iter().take(MAX_NAMES).map(|name| plain(name.as_str())).collect();
     let more = if cost.unpriced_models.len() > MAX_NAMES { " and others" } else { "" };
     let of = if names.is_empty() { String::new() } else { format!(" of {}{more}", names.join(", ")) };
-    format!("without {} tokens{of}, which have no price", readable::grouped(cost.unpriced_tokens))
+    let tokens = readable::grouped(cost.unpriced_tokens);
+    match cost.usd {
+        Some(usd) => {
+            format!("at least {}: {tokens} tokens{of} have no price and are not in it", money_text(usd, places))
+        }
+        None => format!("{tokens} tokens{of} have no price"),
+    }
 }
 
-/// Shows an amount of money by itself: in cents, if it is not very small.
-pub(crate) fn amount(usd: Option<PicoDollars>) -> Markup {
-    usd.map_or_else(unknown, |usd| money(usd, "", places(usd)))
+/// Shows an amount of money with this number of decimal places.
+pub(crate) fn amount(usd: Option<PicoDollars>, places: u32) -> Markup {
+    usd.map_or_else(unknown, |usd| money(usd, "", places))
 }
 
-/// Shows an amount of money in a table.
-pub(crate) fn dollars(usd: Option<PicoDollars>) -> Markup {
-    usd.map_or_else(unknown, |usd| money(usd, "", 4))
+/// Returns how many decimal places the rates of a column need: as many as the longest one, and at least cents.
+pub(crate) fn rate_places(rates: impl IntoIterator<Item = PicoDollars>) -> u32 {
+    let needed = |usd: PicoDollars| readable::rate(usd).split_once('.').map_or(0, |(_, places)| places.len());
+    let longest = rates.into_iter().map(needed).max().unwrap_or_default();
+    u32::try_from(longest).unwrap_or_default().max(2)
 }
 
-/// Returns how many decimal places an amount by itself has.
-fn places(usd: PicoDollars) -> u32 {
-    if usd.get().abs() < PicoDollars::PER_DOLLAR { 4 } else { 2 }
-}
-
-/// Shows the price of a million tokens.
-pub(crate) fn rate(usd: PicoDollars) -> Markup {
-    data(&usd.to_string(), &format!("${usd} per million tokens"), &format!("${}", readable::rate(usd)))
+/// Shows the price of a million tokens with this number of decimal places.
+pub(crate) fn rate(usd: PicoDollars, places: u32) -> Markup {
+    data(&usd.to_string(), &format!("${usd} per million tokens"), &money_text(usd, places))
 }
 
 /// Shows a share in percent.
@@ -135,12 +137,25 @@ pub(crate) fn bytes(bytes: u64) -> Markup {
 
 /// Shows a moment by the clock of a zone.
 pub(crate) fn moment(millis: impl TryInto<i64>, zone: &Zone) -> Markup {
-    let millis = millis.try_into().unwrap_or(i64::MAX);
+    moment_as(millis.try_into().unwrap_or(i64::MAX), zone, "", None)
+}
+
+/// Shows the end of the present quarter of an hour, with which a period up to now ends.
+pub(crate) fn now(quarter_end: i64, zone: &Zone) -> Markup {
+    moment_as(quarter_end, zone, "until the end of this quarter of an hour: ", Some("now"))
+}
+
+/// Shows a moment by the clock of a zone, or by another text. The tooltip has the exact moment after a beginning.
+fn moment_as(millis: i64, zone: &Zone, beginning: &str, text: Option<&str>) -> Markup {
     let Some((clock, at)) = zone.clock(millis).zip(Timestamp::from_millisecond(millis).ok()) else {
         return unknown();
     };
-    let exact = format!("{} {}", clock.strftime("%Y-%m-%d %H:%M:%S%.3f"), zone.name());
-    html! { time datetime=(at) title=(exact) { (clock.strftime("%Y-%m-%d %H:%M")) } }
+    let exact = format!("{beginning}{} {}", clock.strftime("%Y-%m-%d %H:%M:%S%.3f"), zone.name());
+    html! {
+        time datetime=(at) title=(exact) {
+            @if let Some(text) = text { (text) } @else { (clock.strftime("%Y-%m-%d %H:%M")) }
+        }
+    }
 }
 
 /// Shows a text from outside, such as an id or the name of a model. Characters that would deceive its reader are
@@ -192,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_amount_by_itself_is_in_cents_unless_it_is_small_and_may_be_negative() {
+    fn an_amount_is_in_cents_unless_it_is_small_and_may_be_negative() {
         for (pico_dollars, text) in [
             (117_114_000_000_000, "$117.11"),
             (999_950_000_000, "$1.0000"),
@@ -201,10 +216,28 @@ mod tests {
             (-20_500_000_000, "-$0.0205"),
             (-3_000_000_000_000, "-$3.00"),
         ] {
-            let html = amount(Some(PicoDollars::new(pico_dollars))).into_string();
+            let usd = Some(PicoDollars::new(pico_dollars));
+            let html = amount(usd, places([usd])).into_string();
             assert!(html.ends_with(&format!(">{}</data>", text.replace('<', "&lt;"))), "{html}");
         }
-        assert_eq!(amount(None).into_string(), unknown().into_string());
+        assert_eq!(amount(None, places([None])).into_string(), unknown().into_string());
+    }
+
+    #[test]
+    fn the_amounts_of_a_tile_or_a_column_have_the_same_number_of_places() {
+        let texts = |amounts: &[i128]| {
+            let amounts: Vec<_> = amounts.iter().map(|usd| Some(PicoDollars::new(*usd))).collect();
+            let places = places(amounts.iter().copied().chain([None]));
+            let shown = amounts.iter().map(|usd| amount(*usd, places).into_string());
+            shown.map(|html| html.split(['>', '<']).nth(2).unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(&[960_300_000_000, 1_303_000_000_000, -20_500_000_000]), ["$0.96", "$1.30", "-$0.02"]);
+        assert_eq!(texts(&[960_300_000_000, 20_500_000_000]), ["$0.9603", "$0.0205"]);
+        let rates = [3_000_000_000_000, 125_000_000_000].map(PicoDollars::new);
+        let places = rate_places(rates);
+        let shown = rates.map(|usd| rate(usd, places).into_string());
+        assert!(shown[0].contains(">$3.000<") && shown[1].contains(">$0.125<"), "{shown:?}");
+        assert_eq!(rate_places([rates[0]]), 2);
     }
 
     #[test]
@@ -216,8 +249,8 @@ mod tests {
             (speed(Some(61.25)), r#"<data value="61.25" title="61.25 tokens per second">61.2 tok/s</data>"#),
             (bytes(2048), r#"<data value="2048" title="2,048 bytes">2.00 KiB</data>"#),
             (
-                rate(PicoDollars::new(300_000_000_000)),
-                r#"<data value="0.300000000000" title="$0.300000000000 per million tokens">$0.3</data>"#,
+                rate(PicoDollars::new(300_000_000_000), 2),
+                r#"<data value="0.300000000000" title="$0.300000000000 per million tokens">$0.30</data>"#,
             ),
         ] {
             assert_eq!(markup.into_string(), html);
@@ -241,19 +274,17 @@ mod tests {
     #[test]
     fn a_cost_says_what_it_leaves_out() {
         assert_eq!(
-            cost(&costs(Some(50_400_000_000), 0, &[])).into_string(),
+            cost(&costs(Some(50_400_000_000), 0, &[]), 4).into_string(),
             r#"<data value="0.050400000000" title="$0.050400000000">$0.0504</data>"#
         );
-        let small = cost(&costs(Some(1), 0, &[])).into_string();
+        let small = cost(&costs(Some(1), 0, &[]), 4).into_string();
         assert!(small.ends_with(">&lt;$0.0001</data>"), "{small}");
-        let part = cost(&costs(Some(123_000_000_000_000), 1200, &["<b>", "x"])).into_string();
-        assert!(part.contains(">$123.0000+</data>"), "{part}");
-        assert!(part.contains(r#"title="without 1,200 tokens of &lt;b&gt;, x, which have no price""#), "{part}");
-        for (pico, text) in [(1_236_000_000_000, ">$1.24<"), (50_400_000_000, ">$0.0504<"), (0, ">$0.0000<")] {
-            assert!(single_cost(&costs(Some(pico), 0, &[])).into_string().contains(text));
-        }
-        let none = cost(&costs(None, 7, &[])).into_string();
-        assert!(none.contains("without 7 tokens, which have no price") && !none.contains('$'), "{none}");
+        let part = cost(&costs(Some(123_000_000_000_000), 1200, &["<b>", "x"]), 2).into_string();
+        assert!(part.contains(">$123.00+</data>"), "{part}");
+        let title = r#"title="at least $123.00: 1,200 tokens of &lt;b&gt;, x have no price and are not in it""#;
+        assert!(part.contains(title), "{part}");
+        let none = cost(&costs(None, 7, &[]), 4).into_string();
+        assert!(none.contains("7 tokens have no price") && !none.contains('$'), "{none}");
     }
 
     #[test]

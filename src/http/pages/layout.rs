@@ -95,7 +95,10 @@ pub(crate) fn whole(root: &str, place: Place, page: &Page) -> Markup {
                 main id="main" tabindex="-1" class="inside" { (page.body) }
                 footer class="inside" {
                     @if let Some(zone) = &page.zone { "All times are in the zone " strong { (zone) } ". " }
-                    "Hover over a number for its exact value. turn-metrics " (env!("CARGO_PKG_VERSION"))
+                    "Hover over a number for its exact value. "
+                    "A turn is one answer of an agent to its user; a step is one request to a model within it. "
+                    "A + after a cost says that tokens without a price are not in it. "
+                    "turn-metrics " (env!("CARGO_PKG_VERSION"))
                 }
                 (patterns())
             }
@@ -134,6 +137,9 @@ mod tests {
             assert_eq!(html.matches("aria-current").count(), 1);
             assert!(html.contains("<title>&lt;/title&gt;&lt;script&gt; · turn-metrics</title>"), "{html}");
             assert!(html.contains("All times are in the zone <strong>Europe/Berlin</strong>"), "{html}");
+            for word in ["A turn is ", "a step is ", "A + after a cost says "] {
+                assert!(html.contains(word), "the foot explains the words of every page: {word}: {html}");
+            }
         }
     }
 }

@@ -19,13 +19,17 @@ use crate::http::resources::prices::rates;
 use crate::http::resources::query::Query;
 use crate::http::resources::stats::{Asked, UsedPrices, pause_after_row};
 use crate::readable::float;
-use crate::report::{Breakdown, BreakdownRow, Figures, Percentiles, RollupLabel};
+use crate::report::{Breakdown, BreakdownRow, Figures, Percentiles, PicoDollars, QuotedRates, RollupLabel};
 use crate::turn::Label;
 
 const PARAMETERS: &[&str] = &["range", "first", "last", "tz"];
 
 /// The maximum number of models on the page. Kernels choose the names of models, so there may be very many.
 const MAX_MODELS: usize = 100;
+
+/// What the percentiles of the models are.
+const SPEED_NOTE: &str = "Of single steps, and of whole turns. p50 is the median, which the bars compare. One value in ten is \
+                          above p90, and one in a hundred is above p99.";
 
 /// Shows the models of a period.
 pub(crate) async fn get(api: Data<Api>, request: HttpRequest) -> HttpResponse {
@@ -102,7 +106,12 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
         "Steps count for the model that they asked; turns for the model of the turn.".to_owned()
     };
     let used = match UsedPrices::of(api, &answered.report) {
-        UsedPrices::Of(edition) => format!("Published prices: {}, {}.", edition.table, edition.date),
+        UsedPrices::Of(edition) => {
+            format!(
+                "Price list: {}, {}. It has past prices too, by which earlier turns are priced.",
+                edition.table, edition.date
+            )
+        }
         UsedPrices::Earlier => "The costs above are still those of earlier prices.".to_owned(),
         UsedPrices::NoEdition => "There are no published prices.".to_owned(),
     };
@@ -114,7 +123,7 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
             section class="card empty" { h2 { "No turn ended in this time" } p { "Choose another time above." } }
         } @else {
             (panel("usage", "Tokens and cost", &note, Some(&stats), &usage_table(&models, tokens)))
-            (panel("speed", "Times and speeds", "Of single steps, and of whole turns. Half of the values are up to p50, and one in a hundred is above p99. The bars compare the p50.", Some(&stats), &speed_table(&models)))
+            (panel("speed", "Times and speeds", SPEED_NOTE, Some(&stats), &speed_table(&models)))
             (panel("prices", "Prices", &prices_note, None, &price_table(api, &root, &models)))
         }
     };
@@ -125,6 +134,9 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
 /// `all` is the number of tokens of all models, with those that the page does not show.
 fn usage_table(models: &[Model<'_>], all: i128) -> Markup {
     let share = |model: &Model<'_>| if all > 0 { float(model.row.rollup.tokens()) / float(all) } else { 0.0 };
+    let costs: Vec<_> = models.iter().map(|model| model.row.cost.figures()).collect();
+    let of_cost = figure::places(costs.iter().map(|cost| cost.usd));
+    let of_saved = figure::places(models.iter().map(|model| model.row.cache_saved()));
     scrolling(
         "Tokens and cost by model",
         &html! {
@@ -145,7 +157,7 @@ fn usage_table(models: &[Model<'_>], all: i128) -> Markup {
                     }
                 }
                 tbody {
-                    @for model in models {
+                    @for (model, cost) in models.iter().zip(&costs) {
                         @let figures = &model.figures;
                         tr {
                             th scope="row" class="id" { (model.name()) }
@@ -154,8 +166,8 @@ fn usage_table(models: &[Model<'_>], all: i128) -> Markup {
                             td class="number" { (figure::tokens(figures.usage.input_tokens)) }
                             td class="number" { (figure::tokens(figures.usage.output_tokens)) }
                             td class="number" { (figure::share(figures.cache_rate)) }
-                            td class="number" { (figure::cost(&model.row.cost.figures())) }
-                            td class="number" { (figure::dollars(model.row.cache_saved())) }
+                            td class="number" { (figure::cost(cost, of_cost)) }
+                            td class="number" { (figure::amount(model.row.cache_saved(), of_saved)) }
                             td class="number" { (figure::share(Some(share(model)))) }
                             td class="wide" { (meter(share(model))) }
                         }
@@ -174,10 +186,10 @@ type Show = fn(Option<f64>) -> Markup;
 
 fn speed_table(models: &[Model<'_>]) -> Markup {
     let largest = |of: Of| models.iter().filter_map(|model| of(&model.figures)).map(|of| of.p50).fold(0.0, f64::max);
-    let columns: [(&str, Of, Show); 3] = [
-        ("Time to first token", |figures| figures.ttft_ms, figure::duration),
-        ("Output speed", |figures| figures.step_output_tokens_per_second, figure::speed),
-        ("Duration of turns", |figures| figures.turn_duration_ms, figure::duration),
+    let columns: [(&str, &str, Of, Show); 3] = [
+        ("Time to first token", "longer is slower", |figures| figures.ttft_ms, figure::duration),
+        ("Output speed", "longer is faster", |figures| figures.step_output_tokens_per_second, figure::speed),
+        ("Duration of turns", "longer is slower", |figures| figures.turn_duration_ms, figure::duration),
     ];
     scrolling(
         "Times and speeds by model",
@@ -187,7 +199,11 @@ fn speed_table(models: &[Model<'_>]) -> Markup {
                 thead {
                     tr {
                         th scope="col" rowspan="2" { "Model" }
-                        @for (name, ..) in columns { th scope="colgroup" colspan="4" class="group" { (name) } }
+                        @for (name, meaning, ..) in columns {
+                            th scope="colgroup" colspan="4" class="group" {
+                                (name) " " span class="meaning" { (meaning) }
+                            }
+                        }
                     }
                     tr {
                         @for (name, ..) in columns {
@@ -202,7 +218,7 @@ fn speed_table(models: &[Model<'_>]) -> Markup {
                     @for model in models {
                         tr {
                             th scope="row" class="id" { (model.name()) }
-                            @for (_, of, show) in columns {
+                            @for (_, _, of, show) in columns {
                                 @let of_model = of(&model.figures);
                                 @let largest = largest(of);
                                 td class="number first" { (show(of_model.map(|of| of.p50))) }
@@ -220,6 +236,16 @@ fn speed_table(models: &[Model<'_>]) -> Markup {
 
 fn price_table(api: &Api, root: &str, models: &[Model<'_>]) -> Markup {
     let now = api.clock.now();
+    let found = |model: &Model<'_>| {
+        let known = model.label.model.as_ref()?;
+        rates(api, known.as_str(), model.label.provider.as_ref().map(Label::as_str), now)
+    };
+    let found: Vec<_> = models.iter().map(found).collect();
+    let places = |rate: fn(&QuotedRates) -> PicoDollars| figure::rate_places(found.iter().flatten().map(rate));
+    let of_input = places(|rates| rates.input);
+    let of_output = places(|rates| rates.output);
+    let of_cache_read = places(|rates| rates.cache_read);
+    let of_cache_write = places(|rates| rates.cache_write);
     scrolling(
         "Prices by model",
         &html! {
@@ -249,10 +275,10 @@ fn price_table(api: &Api, root: &str, models: &[Model<'_>]) -> Markup {
                                         (figure::name(&found.table))
                                     }
                                 }
-                                td class="number" { (figure::rate(found.input)) }
-                                td class="number" { (figure::rate(found.output)) }
-                                td class="number" { (figure::rate(found.cache_read)) }
-                                td class="number" { (figure::rate(found.cache_write)) }
+                                td class="number" { (figure::rate(found.input, of_input)) }
+                                td class="number" { (figure::rate(found.output, of_output)) }
+                                td class="number" { (figure::rate(found.cache_read, of_cache_read)) }
+                                td class="number" { (figure::rate(found.cache_write, of_cache_write)) }
                             } @else {
                                 td colspan="5" { span class="badge warning" { "no price" } }
                             }
@@ -289,5 +315,14 @@ mod tests {
         // The shares are those of all models, so the shown ones do not add up to 1.
         let html = usage_table(&models.shown[..1], models.tokens).into_string();
         assert!(html.contains(r#"title="0.019998000199980003%""#), "{html}");
+        let html = speed_table(&models.shown[..1]).into_string();
+        for (name, meaning) in [
+            ("Time to first token", "longer is slower"),
+            ("Output speed", "longer is faster"),
+            ("Duration of turns", "longer is slower"),
+        ] {
+            let head = format!(r#"{name} <span class="meaning">{meaning}</span>"#);
+            assert!(html.contains(&head), "the group says which direction of its bars is good: {html}");
+        }
     }
 }

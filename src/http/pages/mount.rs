@@ -117,7 +117,7 @@ mod tests {
     async fn the_service_has_a_page_while_it_is_not_ready_and_while_it_hangs() {
         let ready = StandIn { check: Some(Ok(())), ..StandIn::default() }.serving();
         let html = page(&ready, "/ui/service").await;
-        assert!(body(&html).contains("Ready: a durable write works."), "{html:?}");
+        assert!(body(&html).contains("Ready: a write has just been stored safely on the disk."), "{html:?}");
         assert!(
             body(&html).contains(r#"<dt>Warnings</dt><dd><data value="5" title="5 warnings">5</data></dd>"#),
             "{html:?}"
@@ -156,7 +156,10 @@ mod tests {
     #[actix_web::test]
     async fn pages_say_by_which_prices_their_costs_are() {
         let texts = [
-            ["prices of of a test, 2026-01-02", "Published prices: of a test, 2026-01-02."],
+            [
+                "price list: of a test, 2026-01-02, with past prices",
+                "Price list: of a test, 2026-01-02. It has past prices too",
+            ],
             ["by the prices before the last change", "The costs above are still those of earlier prices."],
             ["there are no published prices", "There are no published prices."],
         ];
@@ -182,7 +185,7 @@ mod tests {
             let api = StandIn { check: Some(Ok(())), damage, ..StandIn::default() }.serving();
             let answer = page(&api, "/ui/service").await;
             let html = body(&answer);
-            assert!(html.contains("Ready: a durable write works."), "{html}");
+            assert!(html.contains("Ready: a write has just been stored safely on the disk."), "{html}");
             assert_eq!(html.contains("turn-metrics check --repair"), is_shown, "{html}");
             for text in [r#"title="3 records""#, r#"title="2 findings""#] {
                 assert_eq!(html.contains(text), is_shown, "{text}: {html}");
@@ -190,6 +193,25 @@ mod tests {
             for text in [r#"title="1 passes""#, r#"title="9 rows""#] {
                 assert!(html.contains(text), "the progress of the scrub is always shown: {text}: {html}");
             }
+        }
+    }
+
+    #[actix_web::test]
+    async fn the_service_page_says_what_its_numbers_are_in_words_of_a_newcomer() {
+        let api = StandIn { check: Some(Ok(())), ..StandIn::default() }.serving();
+        let answer = page(&api, "/ui/service").await;
+        let html = body(&answer);
+        for text in [
+            "A commit writes changes of one conversation to the disk",
+            "<dt>Rows of the tables</dt>",
+            "what still waits is not in it",
+            "<dt>Commits in doubt</dt>",
+            "<dt>Outdated commits</dt>",
+        ] {
+            assert!(html.contains(text), "{text}: {html}");
+        }
+        for text in ["actor", "Conflicts", "Panics", "durable", "version than"] {
+            assert!(!html.contains(text), "{text}: {html}");
         }
     }
 

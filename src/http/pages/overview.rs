@@ -23,7 +23,7 @@ use crate::http::error::ApiError;
 use crate::http::resources::api::{Api, ask_sealed};
 use crate::http::resources::query::Query;
 use crate::http::resources::stats::{Answered, Asked, UsedPrices, pause_after_row};
-use crate::readable::float;
+use crate::readable::{float, share};
 use crate::report::{
     BreakdownRow, Cost, CostFigures, Figures, Percentiles, Period, PicoDollars, ReasonClass, report_time,
 };
@@ -37,6 +37,10 @@ const SHOWN_MODELS: usize = FILLS - 2;
 
 /// The number of turns in the list of the latest ones.
 const LATEST_TURNS: usize = 12;
+
+/// What the percentiles of a speed are. High ones are of fast steps, other than those of a time.
+const SPEED_NOTE: &str = "Output tokens of a step by its decode time. p90 and p99 are fast steps: one in ten is faster than p90, \
+                          one in a hundred faster than p99.";
 
 /// How many times the page looks further back for the latest turns, each time through twice as many positions. The turns
 /// of the latest positions may have been erased or dropped. So it looks through 756 positions at most.
@@ -214,69 +218,85 @@ fn name(model: Option<&Label>, is_by_model: bool) -> String {
 fn tiles(sums: &Sums, prices: &UsedPrices, root: &str, view: &View) -> Markup {
     let figures = Figures::of(&sums.total.rollup);
     let (cost, saved) = (sums.total.cost.figures(), sums.total.cache_saved());
-    let percentiles = |of: Option<Percentiles>, [part, parts]: [&str; 2], rest: &dyn Fn(Percentiles) -> Markup| {
-        html! {
-            @if let Some(of) = of {
-                "median · " (rest(of)) " · " (figure::counted(of.count, part, parts))
-            } @else { "none of the " (parts) " reported it" }
-        }
-    };
+    let uncached = saved.zip(cost.usd).map(|(saved, usd)| PicoDollars::new(usd.get() + saved.get()));
+    let (of_spend, of_saved) = (figure::places([cost.usd]), figure::places([saved, uncached]));
     let (steps, turns) = (["step", "steps"], ["turn", "turns"]);
-    let slow = |of: Percentiles| {
-        html! { "p90 " (figure::duration(Some(of.p90))) " · p99 " (figure::duration(Some(of.p99))) }
-    };
-    // For a speed, a high percentile is a good value.
-    let fast = |of: Percentiles| {
-        html! { "10% above " (figure::speed(Some(of.p90))) " · 1% above " (figure::speed(Some(of.p99))) }
-    };
     html! {
         dl class="tiles" {
-            (tile("Spend", &figure::single_cost(&cost), &spend_note(&cost, prices, root, view)))
-            (tile("Saved by the cache", &figure::amount(saved), &saved_note(&cost, saved)))
-            (tile("Cache rate", &figure::share(figures.cache_rate), &html! {
-                @if figures.cache_rate.is_some() {
-                    (figure::optional_tokens(figures.usage.cache_read_tokens)) " tokens read from the cache · covers "
-                    (figure::share(figures.cache_coverage)) " of the prompts"
-                } @else { "no step reported a cache counter" }
-            }))
+            (tile("Spend", &figure::cost(&cost, of_spend), &spend_note(&cost, of_spend, prices, root, view)))
+            (tile("Saved by the cache", &figure::amount(saved, of_saved), &saved_note(&cost, uncached, of_saved)))
+            (tile("Cache rate", &figure::share(figures.cache_rate), &cache_note(&figures)))
             (tile("Tokens", &figure::tokens(figures.usage.input_tokens + figures.usage.output_tokens), &html! {
                 (figure::tokens(figures.usage.input_tokens)) " in · " (figure::tokens(figures.usage.output_tokens)) " out"
             }))
-            (tile("Time to first token", &figure::duration(figures.ttft_ms.map(|ttft| ttft.p50)), &percentiles(figures.ttft_ms, steps, &slow)))
+            (tile("Time to first token", &figure::duration(figures.ttft_ms.map(|ttft| ttft.p50)), &percentiles_note(figures.ttft_ms, steps, "slow", figure::duration)))
             (tile("Output speed", &figure::speed(figures.step_output_tokens_per_second.map(|speed| speed.p50)),
-                &percentiles(figures.step_output_tokens_per_second, steps, &fast)))
+                &percentiles_note(figures.step_output_tokens_per_second, steps, "fast", figure::speed)))
             (tile("Turns", &figure::count(figures.turns, "turns"), &html! {
                 (figure::counted(figures.steps, "step", "steps"))
             }))
             (tile("Duration of turns", &figure::duration(figures.turn_duration_ms.map(|duration| duration.p50)),
-                &percentiles(figures.turn_duration_ms, turns, &slow)))
+                &percentiles_note(figures.turn_duration_ms, turns, "slow", figure::duration)))
         }
     }
 }
 
-/// Says with what the cost is compared.
-fn saved_note(cost: &CostFigures, saved: Option<PicoDollars>) -> Markup {
+/// Says that a figure is the median, and what the other percentiles are. High percentiles are of slow or of fast values, as
+/// `high` says. A percentile of so few values that it is just the largest one is left out.
+fn percentiles_note(
+    of: Option<Percentiles>,
+    [part, parts]: [&str; 2],
+    high: &str,
+    show: fn(Option<f64>) -> Markup,
+) -> Markup {
+    let title = format!("p50: half of the {parts}. p90: one {part} in ten is above it. p99: one in a hundred.");
     html! {
-        @if let Some((saved, usd)) = saved.zip(cost.usd) {
+        @if let Some(of) = of {
+            span title=(title) { "median (p50)" }
+            @if of.count >= 10 { " · " (high) " " (parts) ": p90 " (show(Some(of.p90))) }
+            @if of.count >= 100 { ", p99 " (show(Some(of.p99))) }
+            " · " (figure::counted(of.count, part, parts))
+        } @else { "none of the " (parts) " reported it" }
+    }
+}
+
+/// Says how many tokens the cache rate is of, unless it is of all.
+fn cache_note(figures: &Figures) -> Markup {
+    let coverage = figures.cache_coverage.filter(|coverage| share(*coverage) != share(1.0));
+    html! {
+        @if figures.cache_rate.is_some() {
+            (figure::optional_tokens(figures.usage.cache_read_tokens)) " tokens read from the cache"
+            @if coverage.is_some() {
+                ", of the " (figure::share(coverage)) " of prompt tokens whose cache use is known"
+            }
+        } @else { "no step reported a cache counter" }
+    }
+}
+
+/// Says with what the cost is compared: what the tokens would have cost without a cache.
+fn saved_note(cost: &CostFigures, uncached: Option<PicoDollars>, places: u32) -> Markup {
+    html! {
+        @if uncached.is_some() {
             // Tokens without a price are in neither amount.
             "without a cache, " @if cost.unpriced_tokens > 0 { "the priced" } @else { "the same" } " tokens would cost "
-            (figure::amount(Some(PicoDollars::new(usd.get() + saved.get()))))
+            (figure::amount(uncached, places))
         } @else { "no step with a price reported a cache counter" }
     }
 }
 
-/// Says with which prices the cost was computed, or what it leaves out, and where to look further.
-fn spend_note(cost: &CostFigures, prices: &UsedPrices, root: &str, view: &View) -> Markup {
+/// Says what the cost leaves out, with which prices it was computed, and where to look further.
+fn spend_note(cost: &CostFigures, places: u32, prices: &UsedPrices, root: &str, view: &View) -> Markup {
     let link = |path: &str, query: &str| format!("{root}ui/{}", with_query(path, query));
     html! {
+        @if cost.unpriced_tokens > 0 {
+            @if cost.usd.is_some() { "at least " (figure::amount(cost.usd, places)) ": " }
+            (figure::tokens(cost.unpriced_tokens)) " tokens of "
+            a href=(link("models", &view.query())) { "models without a price" } " are not in it · "
+        }
         @match prices {
-            UsedPrices::Of(edition) => { "prices of " (edition.table) ", " (edition.date) }
+            UsedPrices::Of(edition) => { "price list: " (edition.table) ", " (edition.date) ", with past prices" }
             UsedPrices::Earlier => { "by the prices before the last change" }
             UsedPrices::NoEdition => { "there are no published prices" }
-        }
-        @if cost.unpriced_tokens > 0 {
-            " · without " (figure::tokens(cost.unpriced_tokens)) " tokens of "
-            a href=(link("models", &view.query())) { "models without a price" }
         }
         " · " a href=(link("conversations", &view.query_with(&[("order", "cost")]))) { "dearest conversations" }
     }
@@ -284,7 +304,6 @@ fn spend_note(cost: &CostFigures, prices: &UsedPrices, root: &str, view: &View) 
 
 fn charts(sums: &Sums, view: &View, is_by_model: bool, api: &str) -> Markup {
     let bucket = view.bucket().name();
-    let period = if bucket == "day" { "Day" } else { "Period" };
     let figures: Vec<_> = sums.by_slot.iter().map(|row| Figures::of(&row.rollup)).collect();
     let costs: Vec<_> = sums.by_slot.iter().map(|row| row.cost.figures()).collect();
     let draw = |id: &str,
@@ -295,8 +314,8 @@ fn charts(sums: &Sums, view: &View, is_by_model: bool, api: &str) -> Markup {
                 kind,
                 cell: &dyn Fn(usize, usize) -> Markup,
                 total: Option<&dyn Fn(usize) -> Markup>| {
-        let drawn = Chart { id, title, unit, slots: &sums.slots, series };
-        panel(id, title, note, Some(api), &chart(&drawn, kind, period, cell, total))
+        let drawn = Chart { id, title, unit, slot_name: bucket, slots: &sums.slots, series };
+        panel(id, title, note, Some(api), &chart(&drawn, kind, cell, total))
     };
     let one = |name: &str, value: &dyn Fn(usize) -> Option<f64>| {
         [Series { name: name.to_owned(), fill: 0, values: (0..sums.slots.len()).map(value).collect() }]
@@ -326,20 +345,28 @@ fn charts(sums: &Sums, view: &View, is_by_model: bool, api: &str) -> Markup {
     let ttft = percentiles(&|figures| figures.ttft_ms);
     let speed = percentiles(&|figures| figures.step_output_tokens_per_second);
     let cached = one("cache rate", &|place| figures[place].cache_rate);
+    let cost_places = figure::places(costs.iter().map(|cost| cost.usd));
+    let cost_note = spend_chart_note(&sums.total.cost.figures());
     let note =
         if is_by_model { "Prompts and output." } else { "Prompts and output. There are too many models to show each." };
     html! {
-        (draw("spend", &format!("Spend per {bucket}"), "Costs of steps, by the prices in force when their turn ended.", Unit::Dollars, &costs_by_slot,
-            ChartKind::Bars, &|_, place| figure::cost(&costs[place]), None))
+        (draw("spend", &format!("Spend per {bucket}"), &cost_note, Unit::Dollars, &costs_by_slot,
+            ChartKind::Bars, &|_, place| figure::cost(&costs[place], cost_places), None))
         (draw("tokens", &format!("Tokens per {bucket} by model"), note, Unit::Tokens, &tokens, ChartKind::Bars,
             &|nth, place| figure::tokens(sums.by_model[nth].tokens[place]), Some(&|place| figure::tokens(sums.by_slot[place].rollup.tokens()))))
-        (draw("ttft", "Time to first token", "Of each step. One step in ten takes longer than p90.", Unit::Millis, &ttft, ChartKind::Lines,
+        (draw("ttft", "Time to first token", "Of each step. p90 and p99 are slow steps: one in ten takes longer than p90, one in a hundred longer than p99.", Unit::Millis, &ttft, ChartKind::Lines,
             &|nth, place| figure::duration(ttft[nth].values[place]), None))
-        (draw("speed", "Output speed", "Output tokens of a step by its decode time. One step in ten is faster than p90.", Unit::TokensPerSecond, &speed, ChartKind::Lines,
+        (draw("speed", "Output speed", SPEED_NOTE, Unit::TokensPerSecond, &speed, ChartKind::Lines,
             &|nth, place| figure::speed(speed[nth].values[place]), None))
         (draw("cache", "Cache rate", "Prompt tokens read from the cache, of the steps that reported a cache counter.", Unit::Share, &cached, ChartKind::Lines,
             &|_, place| figure::share(figures[place].cache_rate), None))
     }
+}
+
+/// Says how the bars of the spend were computed, and what they leave out.
+fn spend_chart_note(total: &CostFigures) -> String {
+    let left_out = if total.unpriced_tokens > 0 { " Tokens without a price are not in it." } else { "" };
+    format!("Costs of steps, each by the price that was in force when its turn ended.{left_out}")
 }
 
 fn by_reason_table(answered: &Answered) -> Markup {
@@ -402,6 +429,9 @@ fn meaning(reason: ReasonClass) -> &'static str {
 }
 
 fn latest_turns(api: &Api, root: &str, view: &View, latest: &Latest) -> Markup {
+    let costs: Vec<_> =
+        latest.turns.iter().map(|sealed| Cost::total_of_turn(&sealed.turn, &*api.prices).figures()).collect();
+    let places = figure::places(costs.iter().map(|cost| cost.usd));
     let (after, limit) = (latest.after.to_string(), LATEST_TURNS.to_string());
     let asked = [("after", &*after), ("limit", &*limit)];
     let table = scrolling(
@@ -422,7 +452,7 @@ fn latest_turns(api: &Api, root: &str, view: &View, latest: &Latest) -> Markup {
                     }
                 }
                 tbody {
-                    @for sealed in latest.turns.iter().rev() {
+                    @for (sealed, cost) in latest.turns.iter().zip(&costs).rev() {
                         @let turn = &sealed.turn;
                         @let usage = turn.metrics.usage;
                         tr {
@@ -437,7 +467,7 @@ fn latest_turns(api: &Api, root: &str, view: &View, latest: &Latest) -> Markup {
                             td class="number" { (figure::tokens(usage.input_tokens.get())) }
                             td class="number" { (figure::tokens(usage.output_tokens.get())) }
                             td class="number" { (figure::duration(turn.metrics.duration.map(Millis::get))) }
-                            td class="number" { (figure::cost(&Cost::total_of_turn(turn, &*api.prices).figures())) }
+                            td class="number" { (figure::cost(cost, places)) }
                         }
                     }
                 }
@@ -479,7 +509,7 @@ mod tests {
     use super::*;
     use crate::http::resources::stats::ROWS_AT_ONCE;
     use crate::http::stand_in::{StandIn, counting_pauses, report_by_model};
-    use crate::report::{PeriodUnit, Zone};
+    use crate::report::{PeriodUnit, UsageSums, Zone};
 
     #[actix_web::test]
     async fn other_requests_may_run_while_the_rows_of_very_many_models_are_added() {
@@ -504,8 +534,64 @@ mod tests {
         let cost =
             |unpriced_tokens| CostFigures { usd: Some(PicoDollars::new(1)), unpriced_tokens, unpriced_models: vec![] };
         for (unpriced_tokens, text) in [(0, "the same tokens would cost"), (1, "the priced tokens would cost")] {
-            let note = saved_note(&cost(unpriced_tokens), Some(PicoDollars::new(2))).into_string();
+            let note = saved_note(&cost(unpriced_tokens), Some(PicoDollars::new(2)), 4).into_string();
             assert!(note.contains(text), "{note}");
         }
+    }
+
+    /// Returns the text that a reader sees.
+    fn text(markup: Markup) -> String {
+        let html = markup.into_string();
+        html.split('<').map(|part| part.split_once('>').map_or(part, |(_, text)| text)).collect()
+    }
+
+    #[actix_web::test]
+    async fn a_cost_that_leaves_tokens_out_is_called_the_least_and_so_is_its_chart() {
+        let api = StandIn::default().serving();
+        let view = View::read_valid(&api, "range=7d&tz=UTC");
+        let cost = |usd: Option<i128>, unpriced_tokens| CostFigures {
+            usd: usd.map(PicoDollars::new),
+            unpriced_tokens,
+            unpriced_models: vec![],
+        };
+        let note = |cost| text(spend_note(&cost, 2, &UsedPrices::NoEdition, "./", &view));
+        let rest = "there are no published prices · dearest conversations";
+        assert_eq!(note(cost(Some(37_330_000_000_000), 0)), rest);
+        let left_out = "tokens of models without a price are not in it";
+        assert_eq!(
+            note(cost(Some(37_330_000_000_000), 6_330_000)),
+            format!("at least $37.33: 6.33M {left_out} · {rest}")
+        );
+        assert_eq!(note(cost(None, 5)), format!("5 {left_out} · {rest}"));
+        for (unpriced_tokens, is_said) in [(0, false), (1, true)] {
+            let note = spend_chart_note(&cost(Some(1), unpriced_tokens));
+            assert_eq!(note.contains("Tokens without a price are not in it."), is_said, "{note}");
+        }
+    }
+
+    #[test]
+    fn the_cache_rate_says_of_what_part_it_is_unless_it_is_of_all() {
+        let none = Figures::of(&BreakdownRow::default().rollup);
+        let usage = UsageSums { cache_read_tokens: Some(53_200_000), ..none.usage };
+        let of = |cache_coverage| Figures { cache_rate: Some(0.868), cache_coverage, usage, ..none.clone() };
+        let note = |figures: &Figures| text(cache_note(figures));
+        let read = "53.2M tokens read from the cache";
+        let known = ", of the 90.7% of prompt tokens whose cache use is known";
+        assert_eq!(note(&of(Some(0.907))), format!("{read}{known}"));
+        assert_eq!([Some(1.0), Some(0.9999)].map(|all| note(&of(all))), [read, read]);
+        assert_eq!(note(&none), "no step reported a cache counter");
+    }
+
+    #[test]
+    fn a_percentile_of_few_values_is_left_out_of_a_tile() {
+        let note = |count| {
+            let of = Percentiles { count, min: 1.0, p50: 60.0, p90: 122.0, p99: 223.8, max: 300.0 };
+            text(percentiles_note(Some(of), ["step", "steps"], "fast", figure::speed))
+        };
+        assert_eq!(note(1), "median (p50) · 1 step");
+        assert_eq!(note(9), "median (p50) · 9 steps");
+        assert_eq!(note(10), "median (p50) · fast steps: p90 122.0 tok/s · 10 steps");
+        assert_eq!(note(99), "median (p50) · fast steps: p90 122.0 tok/s · 99 steps");
+        assert_eq!(note(100), "median (p50) · fast steps: p90 122.0 tok/s, p99 223.8 tok/s · 100 steps");
     }
 }

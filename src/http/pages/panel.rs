@@ -1,19 +1,20 @@
 //! A part of a page, with its heading and its link to the API.
 
-use maud::{Markup, html};
+use maud::{Markup, Render, html};
 
-use super::charts::chart::{Chart, LegendKind};
+use super::charts::chart::Chart;
 use super::figure::unknown;
 
 /// A card with a heading. `note` says what it shows, and `api` is the address of the resource with the same figures.
-pub(crate) fn panel(id: &str, title: &str, note: &str, api: Option<&str>, body: &Markup) -> Markup {
+pub(crate) fn panel(id: &str, title: &str, note: impl Render, api: Option<&str>, body: &Markup) -> Markup {
+    let note = note.render();
     html! {
         section class="card" aria-labelledby={ (id) "-heading" } {
             div class="card-head" {
                 h2 id={ (id) "-heading" } { (title) }
                 @if let Some(api) = api { a class="api" href=(api) aria-label={ (title) " as JSON" } { "JSON" } }
             }
-            @if !note.is_empty() { p class="note" { (note) } }
+            @if !note.0.is_empty() { p class="note" { (note) } }
             (body)
         }
     }
@@ -31,17 +32,20 @@ pub(crate) enum ChartKind {
 pub(crate) fn chart(
     chart: &Chart<'_>,
     kind: ChartKind,
-    first_column: &str,
     cell: impl Fn(usize, usize) -> Markup,
     total: Option<&dyn Fn(usize) -> Markup>,
 ) -> Markup {
-    let legend = if kind == ChartKind::Bars { LegendKind::Fills } else { LegendKind::Lines };
     html! {
         @match kind {
-            ChartKind::Bars => { (chart.bars()) }
-            ChartKind::Lines => { (chart.lines()) }
+            ChartKind::Bars => {
+                (chart.bars())
+                @if chart.series.len() > 1 { (chart.bar_legend()) }
+            }
+            ChartKind::Lines => {
+                (chart.lines())
+                @if chart.series.len() > 1 { (chart.line_legend()) }
+            }
         }
-        @if chart.series.len() > 1 { (chart.legend(legend)) }
         details {
             summary { "Table" }
             (scrolling(chart.title, &html! {
@@ -49,7 +53,7 @@ pub(crate) fn chart(
                     caption { (chart.title) }
                     thead {
                         tr {
-                            th scope="col" { (first_column) }
+                            th scope="col" { (chart.slot_name) }
                             @for series in chart.series { th scope="col" class="number" { (series.name) } }
                             @if total.is_some() { th scope="col" class="number" { "total" } }
                         }

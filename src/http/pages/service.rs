@@ -22,6 +22,9 @@ use crate::store::{DamageReport, DropError};
 
 const PARAMETERS: &[&str] = &["tz", "range", "first", "last"];
 
+/// What a service that is ready has shown.
+const READY: &str = "Ready: a write has just been stored safely on the disk.";
+
 /// How long the page waits for the parts of the system to report their state.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -39,7 +42,7 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
     let root = root(request.uri().path());
     let ready = html! {
         @match &readiness {
-            Ok(()) => { p class="state ready" { span aria-hidden="true" { "● " } "Ready: a durable write works." } }
+            Ok(()) => { p class="state ready" { span aria-hidden="true" { "● " } (READY) } }
             Err(reason) => {
                 p class="state not-ready" role="alert" {
                     span aria-hidden="true" { "▲ " } "Not ready: " (reason.to_string()) "."
@@ -51,7 +54,7 @@ async fn page(api: &Api, request: &HttpRequest) -> Result<Page, ApiError> {
     let prices = edition.map_or_else(|| html! { "none" }, |edition| html! { (edition.table) ", " (edition.date) });
     let versions = facts(&[
         ("turn-metrics", html! { (env!("CARGO_PKG_VERSION")) }, ""),
-        ("Prices", prices, "published prices that are used"),
+        ("Price list", prices, "published prices that are used, with past ones for earlier turns"),
         ("Zone of reports", html! { (api.zone.name()) }, "unless a page or a request names another"),
         ("Now", figure::moment(api.clock.now().get(), &view.zone), "by the clock of the service"),
     ]);
@@ -112,6 +115,10 @@ fn facts(rows: &[(&str, Markup, &str)]) -> Markup {
     }
 }
 
+/// What the counted commits are.
+const COMMIT_NOTE: &str = "Counts of this process. A commit writes changes of one conversation to the disk, such as the end of a \
+                           turn: all of them or none.";
+
 /// Shows the state of the parts of the system.
 fn parts(SystemReport { work, store, sweeper, retention }: &SystemReport) -> Markup {
     let kept = match (retention.keep, retention.clock_ahead_by) {
@@ -120,28 +127,56 @@ fn parts(SystemReport { work, store, sweeper, retention }: &SystemReport) -> Mar
         (Some(_), Some(by)) => format!("no turns are dropped now: {}", DropError::ClockAhead { by }),
     };
     let sizes = facts(&[
-        ("Files", figure::bytes(store.sizes.file_bytes), "on the disk"),
-        ("Rows", figure::bytes(store.sizes.live_bytes), "without the overhead of the database"),
-        ("Waiting for the tables", figure::bytes(store.sizes.recent_bytes), "durable in the journal, and in memory"),
+        ("Files", figure::bytes(store.sizes.file_bytes), "all of it, on the disk"),
+        (
+            "Waiting for the tables",
+            figure::bytes(store.sizes.recent_bytes),
+            "the latest changes: safe on the disk in the journal, and read from memory until they are moved into the tables",
+        ),
+        (
+            "Rows of the tables",
+            figure::bytes(store.sizes.live_bytes),
+            "what the last move left there, without the overhead of the database; what still waits is not in it",
+        ),
     ]);
     let lag = facts(&[
-        ("Commits waiting", figure::length(store.waiting_commits, "commits"), "not durable yet"),
-        ("Messages in progress", figure::length(work.in_flight, "messages"), "to conversations, not answered yet"),
-        ("Conversations in memory", figure::length(work.active_conversations, "conversations"), "with an actor"),
+        ("Commits waiting", figure::length(store.waiting_commits, "commits"), "not safe on the disk yet"),
+        (
+            "Requests in progress",
+            figure::length(work.in_flight, "messages"),
+            "each with events of one conversation, not answered yet",
+        ),
+        (
+            "Conversations in memory",
+            figure::length(work.active_conversations, "conversations"),
+            "those with the latest events; all others are on the disk alone",
+        ),
     ]);
     let counters = facts(&[
-        ("Commits", figure::count(store.commits, "commits"), "that became durable"),
+        ("Commits", figure::count(store.commits, "commits"), "that are safe on the disk"),
         (
-            "Failed commits",
+            "Commits in doubt",
             figure::count(store.failed_commits, "commits"),
-            "whose outcome is not known, or that failed",
+            "the disk failed meanwhile, so they may be stored or not; to send the same events again is safe",
         ),
-        ("Refused commits", figure::count(store.refused_commits, "commits"), "because too many were waiting"),
-        ("Conflicts", figure::count(store.conflicts, "conflicts"), "commits that expected another version"),
+        (
+            "Refused commits",
+            figure::count(store.refused_commits, "commits"),
+            "because too many were waiting, or because one was too large; nothing of them is stored",
+        ),
+        (
+            "Outdated commits",
+            figure::count(store.conflicts, "commits"),
+            "made for a state of the conversation that had changed meanwhile, so the service made them anew",
+        ),
         ("Warnings", figure::count(work.warnings, "warnings"), "about events that are probably wrong"),
         ("Abandoned turns", figure::count(sweeper.sealed_turns, "turns"), "sealed because their events stopped coming"),
         ("Dropped turns", figure::count(retention.dropped_turns, "turns"), &*kept),
-        ("Panics", figure::count(work.died, "panics"), "of conversations: each is a defect"),
+        (
+            "Crashes",
+            figure::count(work.died, "crashes"),
+            "of the part for one conversation, which began again; each is a defect of turn-metrics",
+        ),
         ("Scrub passes", figure::count(store.damage.scrub_passes, "passes"), "that have read all rows to find damage"),
         (
             "Scrubbed rows",
@@ -152,6 +187,6 @@ fn parts(SystemReport { work, store, sweeper, retention }: &SystemReport) -> Mar
     html! {
         (panel("lag", "Work in progress", "At this moment.", None, &lag))
         (panel("sizes", "Sizes", "Of the store.", None, &sizes))
-        (panel("counters", "Since the start", "Counts of this process.", None, &counters))
+        (panel("counters", "Since the start", COMMIT_NOTE, None, &counters))
     }
 }

@@ -4,7 +4,7 @@ use jiff::Span;
 use maud::{Markup, html};
 
 use super::charts::chart::Slot;
-use super::figure::{input_value, moment};
+use super::figure::{input_value, moment, now};
 use super::link;
 use crate::http::error::ApiError;
 use crate::http::resources::api::Api;
@@ -21,7 +21,8 @@ const DEFAULT_RANGE: &str = "7d";
 /// The length of the longest time that a page shows in periods.
 const MAX_YEARS: i64 = 20;
 
-const HOUR: i64 = 60 * 60 * 1000;
+const QUARTER: i64 = 15 * 60 * 1000;
+const HOUR: i64 = 4 * QUARTER;
 const DAY: i64 = 24 * HOUR;
 
 /// Zones that the form proposes. Every name of a zone is allowed.
@@ -55,6 +56,8 @@ pub(crate) struct View {
     last: String,
     /// The first moment and the moment after the last one, in milliseconds since 1970. `None` for all time.
     pub(crate) bounds: Option<(i64, i64)>,
+    /// The moment at which the page is made, in milliseconds since 1970.
+    now: i64,
 }
 
 impl View {
@@ -89,13 +92,13 @@ impl View {
             let allowed = format!("a date that is not before `first`, and at most {MAX_YEARS} years after it");
             return Err(ApiError::BadParameter { name: "last", allowed });
         }
-        Ok(Self { zone, named_zone, range: "", first, last, bounds: Some(bounds) })
+        Ok(Self { zone, named_zone, range: "", first, last, bounds: Some(bounds), now })
     }
 
     /// Returns the view of a range that ends at the moment `now`, or with the day before it.
     fn of_range(zone: Zone, named_zone: String, range: &'static str, now: i64) -> Self {
         let bounds = bounds_of(range, now, &zone);
-        Self { zone, named_zone, range, first: String::new(), last: String::new(), bounds }
+        Self { zone, named_zone, range, first: String::new(), last: String::new(), bounds, now }
     }
 
     /// Reads what is valid of a query: the time, the zone or both. What is not valid is the default.
@@ -142,6 +145,11 @@ impl View {
     /// Returns the parameters that choose this time and zone.
     pub(crate) fn parameters(&self) -> [(&'static str, &str); 4] {
         [("range", self.range), ("first", &self.first), ("last", &self.last), ("tz", &self.named_zone)]
+    }
+
+    /// Returns the query of all time in the same zone, with further parameters.
+    pub(crate) fn query_of_all_time(&self, more: &[(&str, &str)]) -> String {
+        link::query(&[more, &[("range", "all"), ("tz", &*self.named_zone)]].concat())
     }
 
     /// Returns the query that chooses only the zone.
@@ -206,7 +214,11 @@ impl View {
                 }
                 p class="period" {
                     @if let Some((from, to)) = self.bounds {
-                        "From " (moment(from, &self.zone)) " to " (moment(to, &self.zone)) ", "
+                        // Reports count whole quarters of an hour, so a time up to now ends a little later.
+                        @let is_until_now = to > self.now && to - self.now <= QUARTER;
+                        "From " (moment(from, &self.zone)) " to "
+                        @if is_until_now { (now(to, &self.zone)) } @else { (moment(to, &self.zone)) }
+                        ", "
                     }
                     "zone " strong { (self.zone.name()) }
                 }
@@ -371,6 +383,24 @@ mod tests {
             };
             let count = view.zone.periods(unit, Period::around(from, to).unwrap()).count();
             assert_eq!((view.bucket(), count), (bucket, slots), "{query}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_time_that_ends_in_the_present_quarter_of_an_hour_ends_now() {
+        // 2026-05-28T20:26:40Z.
+        let api = api().with_clock(std::sync::Arc::new(crate::testing::TestClock::at(1_780_000_000_000)));
+        for (query, is_until_now) in [
+            ("range=today", true),
+            ("range=30d", true),
+            ("range=yesterday", false),
+            ("first=2026-05-28&last=2026-05-28", false),
+        ] {
+            let view = View::read(&api, &Query::read(query, KNOWN).unwrap(), "7d").unwrap().outward();
+            let html = view.controls(&[], true).into_string();
+            let now = r#" to <time datetime="2026-05-28T20:30:00Z" title="until the end of this quarter of an hour: 2026-05-28 22:30:00.000 Europe/Berlin">now</time>, "#;
+            assert_eq!(html.contains(now), is_until_now, "{query}: {html}");
+            assert_eq!(html.contains(">now<"), is_until_now, "{query}: {html}");
         }
     }
 

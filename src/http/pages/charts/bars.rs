@@ -25,6 +25,11 @@ impl Chart<'_> {
         self.frame("Stacked bars", &scale, &text, |place| self.bar(place, &scale))
     }
 
+    /// Returns the legend of the bars: the name of each series beside its fill.
+    pub(crate) fn bar_legend(&self) -> Markup {
+        self.legend(|nth| html! { rect width="18" height="12" fill=(fill(self.series[nth].fill)) {} })
+    }
+
     fn value(&self, nth: usize, place: usize) -> f64 {
         self.series[nth].values.get(place).copied().flatten().unwrap_or(0.0).max(0.0)
     }
@@ -51,7 +56,7 @@ impl Chart<'_> {
             }
             @if below > 0.0 && self.slots.len() <= MAX_VALUES {
                 text class="value" x=(Percent(x + width / 2.0)) y=(Pixels(down(scale.share(below)) - 5.0)) {
-                    (self.unit.short(below))
+                    (self.unit.short(below, scale.top))
                 }
             }
         }
@@ -76,7 +81,8 @@ mod tests {
         let (slots, mut series) =
             (slots(2), [series("a", &[30.0, 10.0]), series("b", &[10.0, 0.0]), series("c", &[20.0, 30.0])]);
         series[1].fill = 1;
-        let chart = Chart { id: "x", title: "T", unit: Unit::Tokens, slots: &slots, series: &series };
+        let chart =
+            Chart { id: "x", title: "T", unit: Unit::Tokens, slot_name: "slot", slots: &slots, series: &series };
         let svg = chart.bars().into_string();
         assert!(svg.contains(">60</text>") && svg.contains(">40</text>"), "the sums stand above the bars: {svg}");
         // The scale ends at 60. A value of 0 has no bar.
@@ -91,7 +97,8 @@ mod tests {
     fn a_chart_without_values_or_slots_is_an_empty_frame() {
         for (slots, series) in [(slots(3), vec![series("a", &[0.0, 0.0, 0.0])]), (slots(3), vec![]), (slots(0), vec![])]
         {
-            let chart = Chart { id: "x", title: "T", unit: Unit::Dollars, slots: &slots, series: &series };
+            let chart =
+                Chart { id: "x", title: "T", unit: Unit::Dollars, slot_name: "slot", slots: &slots, series: &series };
             let svg = chart.bars().into_string();
             assert!(!svg.contains("fill=") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");
             assert!(svg.contains("$0"), "{svg}");
@@ -104,8 +111,9 @@ mod tests {
         let mut of_a = series("a", &[5.0, -4.0]);
         of_a.values[0] = None;
         let series = [of_a];
-        let svg =
-            Chart { id: "x", title: "T", unit: Unit::Tokens, slots: &slots, series: &series }.bars().into_string();
+        let svg = Chart { id: "x", title: "T", unit: Unit::Tokens, slot_name: "slot", slots: &slots, series: &series }
+            .bars()
+            .into_string();
         assert!(!svg.contains("fill="), "{svg}");
     }
 }

@@ -38,6 +38,8 @@ pub(crate) struct Chart<'a> {
     pub(crate) id: &'a str,
     pub(crate) title: &'a str,
     pub(crate) unit: Unit,
+    /// What a slot is, such as a day.
+    pub(crate) slot_name: &'a str,
     pub(crate) slots: &'a [Slot],
     pub(crate) series: &'a [Series],
 }
@@ -89,6 +91,7 @@ impl Chart<'_> {
                 title id={ (self.id) "-title" } { (self.title) }
                 desc id={ (self.id) "-text" } { (self.description(kind, largest)) }
                 text class="unit" x="-8" y="-12" { (self.unit.name()) }
+                text class="unit" x="-8" y=(Pixels(HEIGHT + 18.0)) { (self.slot_name) }
                 @for (value, text) in &scale.ticks {
                     @let y = Pixels(down(scale.share(*value)));
                     line class="grid" x1="0" x2="100%" y1=(y) y2=(y) {}
@@ -135,31 +138,19 @@ impl Chart<'_> {
         text
     }
 
-    /// Returns the legend: the name of each series beside its fill or its line.
-    pub(crate) fn legend(&self, kind: LegendKind) -> Markup {
+    /// Returns the legend: the name of each series beside the sign that `sign` draws for it.
+    pub(crate) fn legend(&self, sign: impl Fn(usize) -> Markup) -> Markup {
         html! {
             ul class="legend" {
                 @for (nth, series) in self.series.iter().enumerate() {
                     li {
-                        svg class="swatch" width="18" height="12" aria-hidden="true" {
-                            @match kind {
-                                LegendKind::Fills => { rect width="18" height="12" fill=(fill(series.fill)) {} }
-                                LegendKind::Lines => { line class=(line_class(nth)) x1="0" x2="18" y1="6" y2="6" {} }
-                            }
-                        }
+                        svg class="swatch" width="18" height="12" aria-hidden="true" { (sign(nth)) }
                         (series.name)
                     }
                 }
             }
         }
     }
-}
-
-/// How a legend shows a series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LegendKind {
-    Fills,
-    Lines,
 }
 
 /// Returns the fill of a series. The patterns are in the page, see [`patterns`].
@@ -190,11 +181,6 @@ pub(crate) fn fills_of(names: &[&str]) -> Vec<usize> {
         fills[nth] = fill + 1;
     }
     fills
-}
-
-/// Returns the class of the line of a series.
-pub(crate) fn line_class(nth: usize) -> String {
-    format!("line line-{}", nth % FILLS)
 }
 
 /// Returns the fills of all series, which a page needs once. Each has a colour and a pattern, so that the colour is not
@@ -235,8 +221,9 @@ mod tests {
         let evil = "</title><script>alert('1')</script>\" onload=\"x";
         let slots = [Slot { label: evil.to_owned(), name: evil.to_owned() }];
         let series = [series(evil, &[1.0])];
-        let chart = Chart { id: "x", title: evil, unit: Unit::Tokens, slots: &slots, series: &series };
-        for markup in [chart.bars(), chart.lines(), chart.legend(LegendKind::Fills)] {
+        let chart =
+            Chart { id: "x", title: evil, unit: Unit::Tokens, slot_name: "slot", slots: &slots, series: &series };
+        for markup in [chart.bars(), chart.lines(), chart.bar_legend(), chart.line_legend()] {
             let text = markup.into_string();
             assert!(!text.contains("<script") && !text.contains("\" onload"), "{text}");
             assert!(text.contains("&lt;script&gt;"), "{text}");
@@ -246,13 +233,15 @@ mod tests {
     #[test]
     fn a_chart_has_a_title_a_text_and_few_labels() {
         let (slots, series) = (slots(31), [series("a", &[3.0; 31])]);
-        let chart = Chart { id: "x", title: "T", unit: Unit::Tokens, slots: &slots, series: &series };
+        let chart =
+            Chart { id: "x", title: "T", unit: Unit::Tokens, slot_name: "slot", slots: &slots, series: &series };
         let svg = chart.bars().into_string();
         assert!(svg.contains(r#"role="img" aria-labelledby="x-title x-text""#), "{svg}");
         assert!(svg.contains(r#"<title id="x-title">T</title>"#), "{svg}");
         assert!(svg.contains("Stacked bars from slot 1 to slot 31, of a. The largest is 3 tokens (slot 1)."), "{svg}");
         assert_eq!(svg.matches(r#"class="label""#).count(), 6);
         assert_eq!(svg.matches("<title>slot ").count(), 31, "one tooltip a slot");
+        assert!(svg.contains(">slot</text>"), "the axis says what its numbers are: {svg}");
     }
 
     #[test]

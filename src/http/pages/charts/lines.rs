@@ -1,6 +1,6 @@
 use maud::{Markup, html};
 
-use super::chart::{Chart, Percent, Pixels, as_float, down, line_class};
+use super::chart::{Chart, FILLS, Percent, Pixels, as_float, down};
 use super::scale::Scale;
 
 /// The maximum number of slots with a dot at each value. More dots would hide the lines.
@@ -20,29 +20,70 @@ impl Chart<'_> {
         self.frame("Lines", &scale, &text, |place| self.points(place, &scale))
     }
 
+    /// Returns the legend of the lines: the name of each series beside what the chart has of it, a line, dots or both.
+    pub(crate) fn line_legend(&self) -> Markup {
+        let places = |is: fn(&Self, &[Option<f64>], usize) -> bool| {
+            self.series.iter().any(|series| (0..self.slots.len()).any(|place| is(self, &series.values, place)))
+        };
+        let has_lines = places(|_, values, place| before(values, place).is_some());
+        let has_dots = places(Self::has_dot);
+        self.legend(|nth| {
+            html! {
+                @if has_lines { line class=(line_class(nth)) x1="0" x2="18" y1="6" y2="6" {} }
+                @if has_dots { circle class={ "dot dot-" (nth) } cx="9" cy="6" r=(radius(nth, false)) {} }
+            }
+        })
+    }
+
+    /// Returns whether a value has a dot.
+    fn has_dot(&self, values: &[Option<f64>], place: usize) -> bool {
+        at(values, place).is_some() && (self.slots.len() <= MAX_DOTTED_SLOTS || is_alone(values, place))
+    }
+
     /// Draws the points of a slot, and the lines from the slot before it.
     fn points(&self, place: usize, scale: &Scale) -> Markup {
         let width = self.slot_width();
         let x = |place: usize| Percent((as_float(place) + 0.5) * width);
-        let at = |series: &[Option<f64>], place: usize| series.get(place).copied().flatten();
-        let is_dotted = self.slots.len() <= MAX_DOTTED_SLOTS;
+        let y = |value: f64| Pixels(down(scale.share(value)));
         html! {
             @for (nth, series) in self.series.iter().enumerate() {
-                @if let Some(value) = at(&series.values, place) {
-                    @let y = Pixels(down(scale.share(value)));
-                    @let before = place.checked_sub(1).and_then(|before| Some((before, at(&series.values, before)?)));
-                    @if let Some((before, earlier)) = before {
-                        line class=(line_class(nth)) x1=(x(before)) y1=(Pixels(down(scale.share(earlier)))) x2=(x(place)) y2=(y) {}
-                    }
-                    @let is_alone = before.is_none() && at(&series.values, place + 1).is_none();
-                    @if is_dotted || is_alone {
-                        // A value without a line is easily overlooked.
-                        circle class={ "dot dot-" (nth) } cx=(x(place)) cy=(y) r=(if is_alone { "4" } else { "2.5" }) {}
-                    }
+                @if let Some((earlier, value)) = before(&series.values, place).zip(at(&series.values, place)) {
+                    line class=(line_class(nth)) x1=(x(place - 1)) y1=(y(earlier)) x2=(x(place)) y2=(y(value)) {}
+                }
+            }
+            // The larger dots of later series come first, so that they are rings around the dots of equal values.
+            @for (nth, series) in self.series.iter().enumerate().rev() {
+                @if let Some(value) = at(&series.values, place).filter(|_| self.has_dot(&series.values, place)) {
+                    circle class={ "dot dot-" (nth) } cx=(x(place)) cy=(y(value)) r=(radius(nth, is_alone(&series.values, place))) {}
                 }
             }
         }
     }
+}
+
+fn at(values: &[Option<f64>], place: usize) -> Option<f64> {
+    values.get(place).copied().flatten()
+}
+
+/// Returns the value from which a line leads to the value at this place.
+fn before(values: &[Option<f64>], place: usize) -> Option<f64> {
+    at(values, place).and_then(|_| at(values, place.checked_sub(1)?))
+}
+
+/// Returns whether no line leads to this value or from it.
+fn is_alone(values: &[Option<f64>], place: usize) -> bool {
+    before(values, place).is_none() && at(values, place + 1).is_none()
+}
+
+/// Returns the radius of the dots of a series in pixels. A value without a line is easily overlooked, so its dot is larger.
+fn radius(nth: usize, is_alone: bool) -> String {
+    let (first, more) = if is_alone { (4.0, 2.0) } else { (2.5, 1.5) };
+    (first + more * as_float(nth)).to_string()
+}
+
+/// Returns the class of the line of a series.
+fn line_class(nth: usize) -> String {
+    format!("line line-{}", nth % FILLS)
 }
 
 #[cfg(test)]
@@ -58,7 +99,8 @@ mod tests {
         let mut of_a = series("a", &[100.0, 300.0, 0.0, 200.0]);
         of_a.values[2] = None;
         let series = [of_a];
-        let chart = Chart { id: "x", title: "T", unit: Unit::Millis, slots: &slots, series: &series };
+        let chart =
+            Chart { id: "x", title: "T", unit: Unit::Millis, slot_name: "slot", slots: &slots, series: &series };
         let svg = chart.lines().into_string();
         let lines = svg.matches(r#"class="line line-0""#).count();
         assert_eq!((lines, svg.matches("<circle").count()), (1, 3), "{svg}");
@@ -76,15 +118,49 @@ mod tests {
         let mut of_a = series("a", &vec![1.0; slots.len()]);
         of_a.values[1] = None;
         let series = [of_a];
-        let svg =
-            Chart { id: "x", title: "T", unit: Unit::Share, slots: &slots, series: &series }.lines().into_string();
+        let svg = Chart { id: "x", title: "T", unit: Unit::Share, slot_name: "slot", slots: &slots, series: &series }
+            .lines()
+            .into_string();
         assert_eq!(attributes(&svg, "circle", "cx").len(), 1, "the first value has no neighbour");
+    }
+
+    #[test]
+    fn equal_values_of_several_series_are_rings_around_each_other() {
+        let slots = slots(2);
+        let of = |values: &[f64]| ["p50", "p90", "p99"].map(|name| series(name, values));
+        let series = of(&[7.0, 7.0]);
+        let chart =
+            Chart { id: "x", title: "T", unit: Unit::Millis, slot_name: "slot", slots: &slots, series: &series };
+        let svg = chart.lines().into_string();
+        let rings = ["5.5", "4", "2.5"];
+        assert_eq!(attributes(&svg, "circle", "r"), [rings, rings].concat(), "the largest one is behind: {svg}");
+        let series = of(&[7.0]);
+        let lonely = Chart { series: &series, ..chart };
+        assert_eq!(attributes(&lonely.lines().into_string(), "circle", "r"), ["8", "6", "4"]);
+    }
+
+    #[test]
+    fn a_legend_shows_lines_and_dots_only_if_the_chart_has_them() {
+        for (count, values, lines, dots) in [
+            (3, vec![1.0, 2.0, 3.0], 1, 1),
+            (1, vec![1.0], 0, 1),
+            (MAX_DOTTED_SLOTS + 1, vec![1.0; MAX_DOTTED_SLOTS + 1], 1, 0),
+        ] {
+            let (slots, series) = (slots(count), [series("a", &values)]);
+            let chart =
+                Chart { id: "x", title: "T", unit: Unit::Millis, slot_name: "slot", slots: &slots, series: &series };
+            let legend = chart.line_legend().into_string();
+            let shown = (legend.matches("<line ").count(), legend.matches("<circle ").count());
+            assert_eq!(shown, (lines, dots), "{count} slots: {legend}");
+        }
     }
 
     #[test]
     fn no_value_makes_an_empty_frame() {
         let slots = slots(2);
-        let svg = Chart { id: "x", title: "T", unit: Unit::Millis, slots: &slots, series: &[] }.lines().into_string();
+        let svg = Chart { id: "x", title: "T", unit: Unit::Millis, slot_name: "slot", slots: &slots, series: &[] }
+            .lines()
+            .into_string();
         assert!(!svg.contains("<circle") && !svg.contains("NaN"), "{svg}");
     }
 }

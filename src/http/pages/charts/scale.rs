@@ -33,19 +33,24 @@ impl Unit {
         match self {
             Self::Tokens => format!("{} tokens", readable::short(value)),
             // The value was a whole number of pico-dollars. The text has few digits, so the float is exact enough.
-            #[expect(clippy::cast_possible_truncation, reason = "shown with four places")]
-            Self::Dollars => format!("${}", readable::dollars(PicoDollars::new((value * 1e12) as i128), 4)),
+            #[expect(clippy::cast_possible_truncation, reason = "shown with four places at most")]
+            Self::Dollars => {
+                let usd = PicoDollars::new((value * 1e12) as i128);
+                format!("${}", readable::dollars(usd, readable::dollar_places(usd)))
+            }
             Self::Millis => readable::duration(value),
             Self::TokensPerSecond => format!("{} tokens/s", readable::speed(value)),
             Self::Share => readable::share(value),
         }
     }
 
-    /// Formats a value with few characters, as it stands above a bar.
-    pub(crate) fn short(self, value: f64) -> String {
+    /// Formats a value with few characters, as it stands above a bar. `top` is the end of the axis: the values of a chart have
+    /// the same number of places.
+    pub(crate) fn short(self, value: f64, top: f64) -> String {
         match self {
             Self::Tokens => readable::short(value),
             Self::Dollars if value >= 1000.0 => format!("${}", readable::short(value)),
+            Self::Dollars if top < 1.0 => format!("${value:.4}"),
             Self::Dollars => format!("${value:.2}"),
             _ => self.text(value),
         }
@@ -128,8 +133,11 @@ mod tests {
 
     #[test]
     fn a_value_above_a_bar_is_short() {
-        assert_eq!([0.004, 1.996, 123_456.0].map(|usd| Unit::Dollars.short(usd)), ["$0.00", "$2.00", "$123k"]);
-        assert_eq!(Unit::Tokens.short(1_234_567.0), "1.23M");
+        let dollars = |top| [0.004, 0.996, 123_456.0].map(|usd| Unit::Dollars.short(usd, top));
+        assert_eq!(dollars(2.0), ["$0.00", "$1.00", "$123k"]);
+        assert_eq!(dollars(0.999), ["$0.0040", "$0.9960", "$123k"], "the values of a chart have the same places");
+        assert_eq!(Unit::Tokens.short(1_234_567.0, 2e6), "1.23M");
+        assert_eq!([0.25, 1.25].map(|usd| Unit::Dollars.text(usd)), ["$0.2500", "$1.25"]);
     }
 
     #[test]
