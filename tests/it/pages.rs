@@ -734,7 +734,7 @@ fn an_empty_store_has_pages_that_say_so() {
     assert!(page(&mut client, "/").contains("No turn was sealed yet"));
     assert!(page(&mut client, "/ui/conversations").contains("No conversation has a sealed turn yet."));
     assert!(page(&mut client, "/ui/models").contains("No turn ended in this time"));
-    assert!(page(&mut client, "/ui/service").contains("Ready: a write has just been stored safely on the disk."));
+    assert!(page(&mut client, "/ui/service").contains("Ready: a test write has just been stored safely on the disk."));
     // The first turn is open. Its conversation is not listed, but it has a page.
     let open = r#"{"type":"turn-start","conversationId":"new","turnId":"t","model":"m"}"#;
     assert_eq!(client.post_events(open).status, 200);

@@ -43,8 +43,8 @@ const MAX_STEPS: usize = 40;
 const MAX_OPEN: usize = 20;
 
 /// What the list of turns shows.
-const TURNS_NOTE: &str = "The newest turn is first. Steps are drawn one after the other, because it is not known when each began: \
-                          the time outside of steps may lie between them.";
+const TURNS_NOTE: &str = "The newest turn is first. Steps are drawn one after the other, because it is not known when each \
+                          began: the time outside of steps may lie between them.";
 
 /// Shows the latest turns of a conversation, or those before an ordinal.
 pub(crate) async fn get(api: Data<Api>, id: Result<PathId, ApiError>, request: HttpRequest) -> HttpResponse {
@@ -172,7 +172,8 @@ fn summary(life: &Life, open: &OpenTurns, view: &View) -> Markup {
             }))
             (tile("Context", &figure::optional_tokens(context.map(TokenCount::get)), &html! { "tokens in use after the latest turn" }))
             (tile("Output speed", &figure::speed(figures.output_tokens_per_second), &html! {
-                "output tokens of all steps over their decode time · the steps took " (figure::duration(figures.generation_ms)) " of the "
+                "output tokens of all steps over their decode time · the steps took "
+                (figure::duration(figures.generation_ms)) " of the "
                 (figure::duration(figures.duration_ms)) " of all turns"
             }))
         }
@@ -189,12 +190,12 @@ fn summary(life: &Life, open: &OpenTurns, view: &View) -> Markup {
 /// Says how much of the cache survived between the last two turns.
 fn retention_note(retention: f64) -> Markup {
     let title = "Tokens that the steps of the latest turn read from the cache, by those that the steps of the turn before it \
-                 read from the cache or wrote to it.";
+                 read or wrote. A turn with more steps reads the same tokens more often, and also those that it wrote itself.";
     html! {
         span title=(title) {
             "the latest turn read " (figure::share(Some(retention))) " of what the turn before it left there"
             @if retention > 1.0 {
-                " (more than 100%: each step reads the cache again, also what was written meanwhile)"
+                " (more than 100%: each step reads it again)"
             }
         }
     }
@@ -259,7 +260,8 @@ fn charts(turns: &[StoredTurn], api: &str) -> Markup {
     let ends = turns.first().zip(turns.last()).map(|(first, last)| (first.ordinal.get(), last.ordinal.get()));
     let (first, last) = ends.unwrap_or_default();
     let of_tokens = format!(
-        "Turns {first} to {last}. Each step sends the whole context again, so a turn of several steps has more tokens than its context."
+        "Turns {first} to {last}. Each step sends the whole context again, so a turn of several steps has more \
+         tokens than its context."
     );
     let of_context = format!("Turns {first} to {last}. Tokens of the context window that are in use.");
     html! {

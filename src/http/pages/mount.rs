@@ -117,7 +117,7 @@ mod tests {
     async fn the_service_has_a_page_while_it_is_not_ready_and_while_it_hangs() {
         let ready = StandIn { check: Some(Ok(())), ..StandIn::default() }.serving();
         let html = page(&ready, "/ui/service").await;
-        assert!(body(&html).contains("Ready: a write has just been stored safely on the disk."), "{html:?}");
+        assert!(body(&html).contains("Ready: a test write has just been stored safely on the disk."), "{html:?}");
         assert!(
             body(&html).contains(r#"<dt>Warnings</dt><dd><data value="5" title="5 warnings">5</data></dd>"#),
             "{html:?}"
@@ -185,7 +185,7 @@ mod tests {
             let api = StandIn { check: Some(Ok(())), damage, ..StandIn::default() }.serving();
             let answer = page(&api, "/ui/service").await;
             let html = body(&answer);
-            assert!(html.contains("Ready: a write has just been stored safely on the disk."), "{html}");
+            assert!(html.contains("Ready: a test write has just been stored safely on the disk."), "{html}");
             assert_eq!(html.contains("turn-metrics check --repair"), is_shown, "{html}");
             for text in [r#"title="3 records""#, r#"title="2 findings""#] {
                 assert_eq!(html.contains(text), is_shown, "{text}: {html}");

@@ -38,6 +38,10 @@ const SHOWN_MODELS: usize = FILLS - 2;
 /// The number of turns in the list of the latest ones.
 const LATEST_TURNS: usize = 12;
 
+/// What the percentiles of a time are.
+const TTFT_NOTE: &str =
+    "Of each step. p90 and p99 are slow steps: one in ten takes longer than p90, one in a hundred longer than p99.";
+
 /// What the percentiles of a speed are. High ones are of fast steps, other than those of a time.
 const SPEED_NOTE: &str = "Output tokens of a step by its decode time. p90 and p99 are fast steps: one in ten is faster than p90, \
                           one in a hundred faster than p99.";
@@ -229,7 +233,8 @@ fn tiles(sums: &Sums, prices: &UsedPrices, root: &str, view: &View) -> Markup {
             (tile("Tokens", &figure::tokens(figures.usage.input_tokens + figures.usage.output_tokens), &html! {
                 (figure::tokens(figures.usage.input_tokens)) " in · " (figure::tokens(figures.usage.output_tokens)) " out"
             }))
-            (tile("Time to first token", &figure::duration(figures.ttft_ms.map(|ttft| ttft.p50)), &percentiles_note(figures.ttft_ms, steps, "slow", figure::duration)))
+            (tile("Time to first token", &figure::duration(figures.ttft_ms.map(|ttft| ttft.p50)),
+                &percentiles_note(figures.ttft_ms, steps, "slow", figure::duration)))
             (tile("Output speed", &figure::speed(figures.step_output_tokens_per_second.map(|speed| speed.p50)),
                 &percentiles_note(figures.step_output_tokens_per_second, steps, "fast", figure::speed)))
             (tile("Turns", &figure::count(figures.turns, "turns"), &html! {
@@ -354,7 +359,7 @@ fn charts(sums: &Sums, view: &View, is_by_model: bool, api: &str) -> Markup {
             ChartKind::Bars, &|_, place| figure::cost(&costs[place], cost_places), None))
         (draw("tokens", &format!("Tokens per {bucket} by model"), note, Unit::Tokens, &tokens, ChartKind::Bars,
             &|nth, place| figure::tokens(sums.by_model[nth].tokens[place]), Some(&|place| figure::tokens(sums.by_slot[place].rollup.tokens()))))
-        (draw("ttft", "Time to first token", "Of each step. p90 and p99 are slow steps: one in ten takes longer than p90, one in a hundred longer than p99.", Unit::Millis, &ttft, ChartKind::Lines,
+        (draw("ttft", "Time to first token", TTFT_NOTE, Unit::Millis, &ttft, ChartKind::Lines,
             &|nth, place| figure::duration(ttft[nth].values[place]), None))
         (draw("speed", "Output speed", SPEED_NOTE, Unit::TokensPerSecond, &speed, ChartKind::Lines,
             &|nth, place| figure::speed(speed[nth].values[place]), None))

@@ -23,7 +23,7 @@ use crate::store::{DamageReport, DropError};
 const PARAMETERS: &[&str] = &["tz", "range", "first", "last"];
 
 /// What a service that is ready has shown.
-const READY: &str = "Ready: a write has just been stored safely on the disk.";
+const READY: &str = "Ready: a test write has just been stored safely on the disk.";
 
 /// How long the page waits for the parts of the system to report their state.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -131,7 +131,7 @@ fn parts(SystemReport { work, store, sweeper, retention }: &SystemReport) -> Mar
         (
             "Waiting for the tables",
             figure::bytes(store.sizes.recent_bytes),
-            "the latest changes: safe on the disk in the journal, and read from memory until they are moved into the tables",
+            "the latest changes, by their size in memory: safe in the journal on the disk, and not in the tables yet",
         ),
         (
             "Rows of the tables",

@@ -27,7 +27,7 @@ impl Chart<'_> {
 
     /// Returns the legend of the bars: the name of each series beside its fill.
     pub(crate) fn bar_legend(&self) -> Markup {
-        self.legend(|nth| html! { rect width="18" height="12" fill=(fill(self.series[nth].fill)) {} })
+        self.legend(|nth| html! { rect width="18" height="12" y="1" rx="2" fill=(fill(self.series[nth].fill)) {} })
     }
 
     fn value(&self, nth: usize, place: usize) -> f64 {

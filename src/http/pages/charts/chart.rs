@@ -138,13 +138,13 @@ impl Chart<'_> {
         text
     }
 
-    /// Returns the legend: the name of each series beside the sign that `sign` draws for it.
+    /// Returns the legend: the name of each series beside the sign that `sign` draws for it, 18 pixels wide and 14 high.
     pub(crate) fn legend(&self, sign: impl Fn(usize) -> Markup) -> Markup {
         html! {
             ul class="legend" {
                 @for (nth, series) in self.series.iter().enumerate() {
                     li {
-                        svg class="swatch" width="18" height="12" aria-hidden="true" { (sign(nth)) }
+                        svg class="swatch" width="18" height="14" aria-hidden="true" { (sign(nth)) }
                         (series.name)
                     }
                 }

@@ -29,8 +29,8 @@ impl Chart<'_> {
         let has_dots = places(Self::has_dot);
         self.legend(|nth| {
             html! {
-                @if has_lines { line class=(line_class(nth)) x1="0" x2="18" y1="6" y2="6" {} }
-                @if has_dots { circle class={ "dot dot-" (nth) } cx="9" cy="6" r=(radius(nth, false)) {} }
+                @if has_lines { line class=(line_class(nth)) x1="0" x2="18" y1="7" y2="7" {} }
+                @if has_dots { circle class={ "dot dot-" (nth) } cx="9" cy="7" r=(radius(nth, false)) {} }
             }
         })
     }
@@ -51,10 +51,12 @@ impl Chart<'_> {
                     line class=(line_class(nth)) x1=(x(place - 1)) y1=(y(earlier)) x2=(x(place)) y2=(y(value)) {}
                 }
             }
-            // The larger dots of later series come first, so that they are rings around the dots of equal values.
+            // The dots of the first series are full. Those of the others are larger and larger rings, the largest of which comes
+            // first, so that each of several equal values is seen.
             @for (nth, series) in self.series.iter().enumerate().rev() {
                 @if let Some(value) = at(&series.values, place).filter(|_| self.has_dot(&series.values, place)) {
-                    circle class={ "dot dot-" (nth) } cx=(x(place)) cy=(y(value)) r=(radius(nth, is_alone(&series.values, place))) {}
+                    @let radius = radius(nth, is_alone(&series.values, place));
+                    circle class={ "dot dot-" (nth) } cx=(x(place)) cy=(y(value)) r=(radius) {}
                 }
             }
         }
