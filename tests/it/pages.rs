@@ -471,9 +471,9 @@ fn a_list_of_some_days_says_which_conversations_are_missing_and_leads_to_all_of_
     assert!(!text.contains("Only conversations") && !text.contains("all time"), "{text}");
     assert!(text.contains("The figures of a conversation count all its turns."), "{text}");
     // The columns by which the list can be sorted are links that say so.
-    let sorts = attributes(of_panel(&html, "list"), "title").into_iter().filter(|title| title.starts_with("Sort: "));
-    let names = ["By latest turn", "By number of turns", "By tokens", "By cost"];
-    assert!(sorts.eq(names.map(|name| format!("Sort: {name}"))), "{html}");
+    let sorts = attributes(of_panel(&html, "list"), "title").into_iter().filter(|title| title.starts_with("Sort "));
+    let names = ["by latest turn", "by number of turns", "by tokens", "by cost"];
+    assert!(sorts.eq(names.map(|name| format!("Sort {name}"))), "{html}");
 }
 
 /// Returns the rows of a table of a chart by turn.

@@ -138,7 +138,7 @@ fn rows(root: &str, view: &View, kept: &[(&str, &str); 3], listed: &[ListedConve
     let column = |name: &'static str, by: &'static str, class: &'static str| {
         html! {
             th scope="col" class=(class) aria-sort=[(by == order).then_some("descending")] {
-                a href={ "?" (view.query_with(&[("order", by), prefix, model])) } title={ "Sort: " (heading(by)) } { (name) }
+                a href={ "?" (view.query_with(&[("order", by), prefix, model])) } title={ "Sort " (heading(by).to_lowercase()) } { (name) }
             }
         }
     };

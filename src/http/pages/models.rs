@@ -315,14 +315,20 @@ mod tests {
         // The shares are those of all models, so the shown ones do not add up to 1.
         let html = usage_table(&models.shown[..1], models.tokens).into_string();
         assert!(html.contains(r#"title="0.019998000199980003%""#), "{html}");
-        let html = speed_table(&models.shown[..1]).into_string();
+    }
+
+    #[actix_web::test]
+    async fn each_group_of_bars_says_which_direction_is_good() {
+        let whole = Period::new(Quarter::FIRST, Quarter::LAST).unwrap();
+        let report = report_by_model(&[whole], 1);
+        let html = speed_table(&Models::of(&report.breakdown).await.shown).into_string();
         for (name, meaning) in [
             ("Time to first token", "longer is slower"),
             ("Output speed", "longer is faster"),
             ("Duration of turns", "longer is slower"),
         ] {
             let head = format!(r#"{name} <span class="meaning">{meaning}</span>"#);
-            assert!(html.contains(&head), "the group says which direction of its bars is good: {html}");
+            assert!(html.contains(&head), "{head}: {html}");
         }
     }
 }

@@ -576,15 +576,15 @@ mod tests {
 
     #[test]
     fn the_cache_rate_says_of_what_part_it_is_unless_it_is_of_all() {
-        let none = Figures::of(&BreakdownRow::default().rollup);
-        let usage = UsageSums { cache_read_tokens: Some(53_200_000), ..none.usage };
-        let of = |cache_coverage| Figures { cache_rate: Some(0.868), cache_coverage, usage, ..none.clone() };
+        let unknown = Figures::of(&BreakdownRow::default().rollup);
+        let usage = UsageSums { cache_read_tokens: Some(53_200_000), ..unknown.usage };
+        let of = |cache_coverage| Figures { cache_rate: Some(0.868), cache_coverage, usage, ..unknown.clone() };
         let note = |figures: &Figures| text(cache_note(figures));
         let read = "53.2M tokens read from the cache";
         let known = ", of the 90.7% of prompt tokens whose cache use is known";
         assert_eq!(note(&of(Some(0.907))), format!("{read}{known}"));
         assert_eq!([Some(1.0), Some(0.9999)].map(|all| note(&of(all))), [read, read]);
-        assert_eq!(note(&none), "no step reported a cache counter");
+        assert_eq!(note(&unknown), "no step reported a cache counter");
     }
 
     #[test]
