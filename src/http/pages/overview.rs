@@ -483,7 +483,7 @@ fn latest_turns(api: &Api, root: &str, view: &View, latest: &Latest) -> Markup {
     panel(
         "latest",
         "Latest turns",
-        "In the order in which they became durable, whatever time is chosen above.",
+        "In the order in which they were stored, whatever time is chosen above.",
         Some(&format!("{root}{}", with_query("turns", &link::query(&asked)))),
         if latest.turns.is_empty() { &gone } else { &table },
     )

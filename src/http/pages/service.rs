@@ -157,7 +157,7 @@ fn parts(SystemReport { work, store, sweeper, retention }: &SystemReport) -> Mar
         (
             "Commits in doubt",
             figure::count(store.failed_commits, "commits"),
-            "the disk failed meanwhile, so they may be stored or not; to send the same events again is safe",
+            "the store failed meanwhile, so they may be stored or not; to send the same events again is safe",
         ),
         (
             "Refused commits",
