@@ -64,10 +64,12 @@ pub(super) fn run(args: Args) -> Result<ExitCode, CliError> {
     match done {
         Ok(code) => Ok(code.into()),
         Err(CheckFailure::Output(error)) => Err(error),
-        Err(CheckFailure::Check(error @ (CheckError::Repair { .. } | CheckError::NotRepaired { .. }))) => {
-            failed(&error)
-        }
-        Err(CheckFailure::Check(error)) => Ok(not_checked(&error)),
+        Err(CheckFailure::Check(error)) => match &error {
+            CheckError::Repair { before, .. }
+            | CheckError::NotRepaired { before, .. }
+            | CheckError::Copy { before, .. } => failed(&error, before),
+            _ => Ok(not_checked(&error)),
+        },
     }
 }
 
@@ -77,11 +79,9 @@ fn not_checked(error: &dyn std::error::Error) -> ExitCode {
 }
 
 /// Reports the violations that were found before the failure, since they show that the file is damaged.
-fn failed(error: &CheckError) -> Result<ExitCode, CliError> {
-    if let CheckError::Repair { before, .. } | CheckError::NotRepaired { before, .. } = error {
-        tell(before)?;
-        output::note(&sum(before));
-    }
+fn failed(error: &CheckError, before: &CheckReport) -> Result<ExitCode, CliError> {
+    tell(before)?;
+    output::note(&sum(before));
     output::note(&format!("turn-metrics: {error}"));
     Ok(DAMAGED.into())
 }

@@ -103,6 +103,21 @@ fn exit_codes_are_2_for_damage_3_for_unchecked_files_and_64_for_wrong_usage() {
         }
     }
 
+    // No copy of the damaged file can be kept, as something is in the place where it is written.
+    let directory = file_of_a_stopped_server();
+    let file = directory.path().join(FILES[0]);
+    let mut damaged = fs::read(&file).unwrap();
+    for place in (0..damaged.len() - 8).filter(|at| damaged[*at..].starts_with(b"a-turn-3")).collect::<Vec<_>>() {
+        damaged[place] ^= 1;
+    }
+    fs::write(&file, &damaged).unwrap();
+    fs::create_dir(directory.path().join(format!("{}.unfinished-copy", FILES[0]))).unwrap();
+    let output = check(directory.path(), &["--repair"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).starts_with("the file: "), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("are as before: no copy of them can be kept at"), "{}", text(&output.stderr));
+    assert!(fs::read(&file).unwrap() == damaged, "the damaged file was changed");
+
     let directory = file_of_a_stopped_server();
     let file = directory.path().join(FILES[0]);
     fs::write(&file, "").unwrap();

@@ -90,6 +90,11 @@ pub(crate) fn belongs(at: u64, hash: u64) -> bool {
     at.wrapping_sub(hash) < MAX_COLLISIONS
 }
 
+/// Returns the hashes of the ids whose turns may have their row at a place.
+pub(crate) fn hashes_at(at: u64) -> impl Iterator<Item = u64> {
+    (0..MAX_COLLISIONS).map(move |nth| at.wrapping_sub(nth))
+}
+
 /// Returns whether a search which found no row of this key went the right way. See `guarded`.
 fn is_gap(index: &impl ReadableTable<(u64, u64), Indexed>, place: (u64, u64)) -> Result<bool, Failure> {
     let before = index.range::<(u64, u64)>((Bound::Unbounded, Bound::Excluded(place)))?.next_back().transpose()?;

@@ -2,10 +2,18 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::error::CheckError;
 use crate::link;
 use crate::store::redb::files::file::{self, remove, rename};
 use crate::store::redb::files::unfinished::Unfinished;
+
+/// Why a copy was not kept.
+#[derive(Debug)]
+pub(super) struct NotKept {
+    /// The path of the copy.
+    pub(super) path: PathBuf,
+    /// The error of the system.
+    pub(super) source: io::Error,
+}
 
 /// Makes the names in the directory durable.
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
@@ -14,7 +22,7 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
 
 /// Copies a file to a free name beside it. The copy gets that name when it is whole. When this returns, the copy and
 /// its name survive a power cut, so the repair may begin.
-pub(super) fn keep_copy(path: &Path, sync_directory: impl Fn(&Path) -> io::Result<()>) -> Result<PathBuf, CheckError> {
+pub(super) fn keep_copy(path: &Path, sync_directory: impl Fn(&Path) -> io::Result<()>) -> Result<PathBuf, NotKept> {
     let unfinished = Unfinished::KeptCopy.beside(path);
     // Removes the copy of an interrupted repair.
     let _ = remove(&unfinished);
@@ -31,7 +39,7 @@ pub(super) fn keep_copy(path: &Path, sync_directory: impl Fn(&Path) -> io::Resul
         Err(source) => {
             // A partial copy is useless.
             let _ = (remove(&unfinished), remove(&copy));
-            Err(CheckError::Copy { path: copy, source })
+            Err(NotKept { path: copy, source })
         }
     }
 }

@@ -24,13 +24,18 @@ pub enum CheckError {
         /// The file.
         path: PathBuf,
     },
-    /// The copy of the files could not be made before the repair. Nothing was changed.
-    #[error("no copy of the database can be kept at {path}")]
+    /// The copy of the damaged files could not be made before the repair. Nothing was changed.
+    #[error(
+        "the damaged files were not repaired, and are as before: no copy of them can be kept at {path}: {source}; a repair \
+         needs room for it"
+    )]
     Copy {
         /// The path of the copy.
         path: PathBuf,
         /// The error of the system.
         source: io::Error,
+        /// The report of the check before the repair.
+        before: Box<CheckReport>,
     },
     /// The damaged files cannot be repaired: they do not belong together, or the disk is full. Nothing was changed.
     #[error("the damaged files were not repaired, and are as before: {cause}")]

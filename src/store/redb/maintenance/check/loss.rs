@@ -39,10 +39,16 @@ pub enum Loss {
     UnknownTurns,
     /// Notes that turns were dropped because of their age. They were in a damaged page. Without its note, a dropped turn is
     /// named as lost or comes back, and reports may then count it twice.
-    #[error("notes of dropped turns, if there were any: such turns may be named as lost, or be back")]
+    #[error(
+        "notes of turns dropped because of their age, if there were any: such turns may be named as lost, or be back and \
+         counted twice by reports"
+    )]
     NotesOfDroppedTurns,
-    /// Sums of turns that were erased, which reports include. They were in a damaged page.
-    #[error("sums of erased turns that were in damaged pages, if there were any")]
+    /// Sums of turns that were erased or dropped, which reports include. They were in a damaged page.
+    #[error(
+        "sums of turns that were erased, or dropped because of their age, if any were in damaged pages: reports may lack \
+         such turns"
+    )]
     SumsOfErasedTurns,
     /// Notes of sums that were imported. They were in a damaged page. Without its note, a line with sums adds them again if it
     /// is imported again.
@@ -104,6 +110,11 @@ mod tests {
             (Loss::Turns { conversation: conversation(), first: 3, last: 3 }, "turn 3 of conversation c"),
             (Loss::Turns { conversation: "#7".into(), first: 3, last: 9 }, "turns 3 to 9 of conversation #7"),
             (Loss::OpenTurn { conversation: conversation(), turn_id: "t".into() }, "open turn t of conversation c"),
+            (
+                Loss::SumsOfErasedTurns,
+                "sums of turns that were erased, or dropped because of their age, if any were in damaged pages: reports may \
+                 lack such turns",
+            ),
             (
                 Loss::JournalRows { first: 2, last: 4 },
                 "rows 2 to 4 of the journal, with all their commits; a conversation that was erased in them may be back",

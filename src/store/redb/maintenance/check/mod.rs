@@ -43,7 +43,7 @@ use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, WriteTransaction};
 
-use self::copy::{keep_copy, sync_directory};
+use self::copy::{NotKept, keep_copy, sync_directory};
 use self::error::CheckError;
 use self::flaw::Flaw;
 use self::inspect::Inspection;
@@ -159,7 +159,10 @@ pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckRe
     if let (Err(_), Some(salvaged)) = (&kept, &salvaged) {
         let _ = remove(&salvaged.path);
     }
-    let copy = kept?;
+    let copy = match kept {
+        Ok(copy) => copy,
+        Err(NotKept { path, source }) => return Err(CheckError::Copy { path, source, before: Box::new(before) }),
+    };
     let repaired = unwind::caught_as_fault(|| {
         let losses = if let Some(salvaged) = &salvaged {
             replace(&paths.main, &salvaged.path).map_err(Fault::disk)?;
@@ -187,7 +190,7 @@ pub fn repair(directory: &Path) -> Result<(CheckReport, Option<(PathBuf, CheckRe
 }
 
 /// Keeps copies of both files, and returns the path of the copy of the main file.
-fn keep_copies(paths: &Paths) -> Result<PathBuf, CheckError> {
+fn keep_copies(paths: &Paths) -> Result<PathBuf, NotKept> {
     if has_content(&paths.journal) {
         keep_copy(&paths.journal, sync_directory)?;
     }

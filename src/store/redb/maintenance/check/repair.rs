@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use redb::{Key, ReadableTable, Table, TableDefinition, TableHandle, Value, WriteTransaction};
 
@@ -196,13 +196,19 @@ fn erased(txn: &WriteTransaction, ids: &BTreeMap<u64, ConversationId>) -> Result
     };
     erased.retain(|key, value| is_note(key, value.verify(&key)))?;
     let mut erasing = BTreeSet::new();
-    erasures.retain(|life, value| {
-        let erasure = value.verify(&life).and_then(|bytes| Erasure::decode(Life(life), bytes));
-        erasure.is_ok_and(|erasure| {
-            let is_erased = !ids.contains_key(&erasure.key);
-            is_erased && erasing.insert(erasure.key)
-        })
-    })?;
+    let mut going_on = Vec::new();
+    for row in erasures.extract_if(|_, _| true)? {
+        let (life, value) = row?;
+        let life = life.value();
+        let erasure = value.value().verify(&life).and_then(|bytes| Erasure::decode(Life(life), bytes));
+        going_on.extend(erasure.ok().filter(|erasure| !ids.contains_key(&erasure.key) && erasing.insert(erasure.key)));
+    }
+    for erasure in going_on {
+        // The tables have everything after a repair. The number of the row may be one that the next journal never reaches, and
+        // then the erasure would wait for ever, and each export with it.
+        let mut value = Erasure { row: 0, ..erasure }.encode();
+        erasures.insert(erasure.life.0, row::seal(&erasure.life.0, &mut value))?;
+    }
     let turns = txn.open_table(TURNS)?;
     for key in &erasing {
         if erased.get(key)?.is_none() {
@@ -389,8 +395,10 @@ impl<'txn> Repair<'txn> {
         Ok(())
     }
 
-    /// Moves aside rows that are not sound turns, and returns the ids and ordinals of the others.
+    /// Moves aside rows that are not sound turns, that have the id of an earlier turn, or that were dropped and whose sums are
+    /// therefore among those of erased turns. Returns the ids and ordinals of the others.
     fn turns(&mut self) -> Result<BTreeMap<String, u64>, Failure> {
+        let dropped = self.dropped()?.map_or(0, |dropped| dropped.last());
         let mut sound = BTreeMap::new();
         let mut aside = Vec::new();
         for row in self.turns.range((self.key, 0)..=(self.key, u64::MAX))? {
@@ -399,7 +407,7 @@ impl<'txn> Repair<'txn> {
             let record = value.value().verify(&place.value());
             let turn = record.ok().zip(Ordinal::new(ordinal)).map(|(record, at)| record::decode_sealed(at, record));
             match turn {
-                Some(Ok(turn)) if !sound.contains_key(turn.metrics.turn_id.as_str()) => {
+                Some(Ok(turn)) if ordinal > dropped && !sound.contains_key(turn.metrics.turn_id.as_str()) => {
                     sound.insert(turn.metrics.turn_id.as_str().to_owned(), ordinal);
                 }
                 _ => aside.push((ordinal, value.value().unverified().to_vec())),
@@ -412,8 +420,8 @@ impl<'txn> Repair<'txn> {
         Ok(sound)
     }
 
-    /// Makes the index agree with the turns. Its rows for turns that are moved aside stay, so that these turns are not
-    /// sealed again. Notes the turns up to `given` that are missing.
+    /// Makes the index agree with the turns. For each turn that is moved aside a row stays, so that the turn is not sealed
+    /// again, unless another turn that is there has its id. Notes the turns up to `given` that are missing.
     fn index(&mut self, id: &ConversationId, sound: &BTreeMap<String, u64>, given: u64) -> Result<(), Failure> {
         let mut rows = Vec::new();
         for row in self.index.range((self.key, 0)..=(self.key, u64::MAX))? {
@@ -421,14 +429,16 @@ impl<'txn> Repair<'txn> {
             rows.push((place.value().1, ordinal.value().verify(place.value()).ok()));
         }
         let there: BTreeSet<_> = sound.values().copied().collect();
-        let mut gone = Vec::new();
+        let hashes: HashSet<_> = sound.keys().map(|turn_id| self.hasher.hash(turn_id)).collect();
+        let (mut gone, mut kept) = (Vec::new(), BTreeSet::new());
         for (hash, ordinal) in &rows {
             let Some(ordinal) = ordinal else {
                 self.index.remove((self.key, *hash))?;
                 continue;
             };
             let is_lost = self.lost.get((self.key, *ordinal))?.is_some();
-            if !is_lost {
+            let is_there = || index::hashes_at(*hash).any(|of| hashes.contains(&of));
+            if !is_lost || is_there() || !kept.insert(*ordinal) {
                 self.index.remove((self.key, *hash))?;
             }
             if !is_lost && !there.contains(ordinal) {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::choose::{self, DroppedTo, ErasedKeys, Ids, OpenTurnName};
 use super::journal::{self, Expected, Rebuilt};
 use super::pages::PageFile;
-use super::rows::{FOUND, store_id_in, take_found, take_reached, wanted};
+use super::rows::{FOUND, keep_lacking, store_id_in, take_found, take_reached, wanted};
 use super::source::{JournalSource, MainSource};
 use super::walk::{scan, walk};
 use crate::store::redb::checkpoint::transfer::Transfer;
@@ -132,9 +132,10 @@ fn copied(main: &Database, txn: &WriteTransaction) -> Result<Staged, Failure> {
 fn scanned(file: &PageFile, txn: &WriteTransaction) -> Result<(Staged, Ids, ErasedKeys), Failure> {
     make_tables(txn)?;
     txn.open_table(LOST_TURNS)?;
+    txn.open_table(FOUND)?;
     let reached = walk(file, &wanted()?, &mut |table, leaf, is_sound| take_reached(txn, table, leaf, is_sound))?;
     let mut store_ids = Vec::new();
-    txn.open_table(FOUND)?;
+    keep_lacking(txn, &reached)?;
     if !reached.is_whole() {
         scan(file, &reached, |page| take_found(txn, &reached, page, &mut store_ids))?;
     }
@@ -167,8 +168,8 @@ fn scanned(file: &PageFile, txn: &WriteTransaction) -> Result<(Staged, Ids, Eras
     drop(meta);
     let needs_journal = journal_id.is_some() || may_need_journal || reached.lacks(META.name());
     let lost_before = lost_ranges(txn)?;
-    choose::labels(txn)?;
-    let erased_keys = choose::erased_keys(txn)?;
+    choose::sums(txn)?;
+    let erased_keys = choose::erased_keys(txn, &reached)?;
     let ids = choose::keys(txn, &erased_keys)?;
     let expected = Expected { store_ids, journal_id, needs_journal, marks };
     let is_partial = !reached.is_whole();

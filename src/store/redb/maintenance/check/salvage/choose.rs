@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use redb::{ReadableTable, TableDefinition, TableHandle, Value, WriteTransaction};
 
-use super::rows::FOUND;
+use super::rows::{FOUND, IN_PLACE};
+use super::walk::Reached;
 use crate::store::contract::Life;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::indexed::StoredOrdinal;
@@ -17,9 +18,10 @@ use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::record::open_turn::StagedHead;
 use crate::store::redb::tables::row::{self, KeyOf, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
-    ACTIVITY, Activity, CONVERSATIONS, Conversations, DROPPED, DroppedTurns, ERASED, ERASURES, Erased, Erasures, INDEX,
-    KEYS, Keys, LABELS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps,
-    OpenTurns, POSITIONS, Positions, TURNS, Turns,
+    ACTIVITY, Activity, CONVERSATIONS, Conversations, DROPPED, DroppedTurns, ERASED, ERASED_COSTS, ERASED_ROLLUPS,
+    ERASURES, Erased, ErasedCosts, ErasedRollups, Erasures, IMPORTED_SUMS, INDEX, ImportedSums, KEYS, Keys, LABELS,
+    LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS,
+    Positions, TURNS, Turns,
 };
 use crate::turn::ConversationId;
 
@@ -29,27 +31,52 @@ pub(super) type Ids = BTreeMap<u64, ConversationId>;
 /// An open turn: the key of its conversation and its id.
 pub(super) type OpenTurnName = (u64, String);
 
+/// The different rows that were found under one key: those in pages of the table first.
+#[derive(Default)]
+struct FoundRows {
+    all: Vec<Vec<u8>>,
+    /// How many of them are in pages of the table.
+    in_place: usize,
+}
+
+impl FoundRows {
+    fn iter(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.all.iter()
+    }
+
+    /// Returns the only row. One in a page of the table stands above those in other pages.
+    fn only(&self) -> Option<&Vec<u8>> {
+        match (self.in_place, &*self.all) {
+            (1, [row, ..]) | (0, [row]) => Some(row),
+            _ => None,
+        }
+    }
+}
+
 /// Calls `take` with each key of a table for which rows were found, and with these rows.
 fn each_found<T: Rows>(
     txn: &WriteTransaction,
-    mut take: impl FnMut(KeyOf<'_, T>, &[Vec<u8>]) -> Result<(), Failure>,
+    mut take: impl FnMut(KeyOf<'_, T>, &FoundRows) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let found = txn.open_table(FOUND)?;
-    let mut group: Option<(Vec<u8>, Vec<Vec<u8>>)> = None;
-    for row in found.range((T::NAME, [].as_slice(), 0)..)? {
+    let mut group: Option<(Vec<u8>, FoundRows)> = None;
+    for row in found.range((T::NAME, [].as_slice(), IN_PLACE, 0)..)? {
         let (place, value) = row?;
-        let (table, key, _) = place.value();
+        let (table, key, rank, _) = place.value();
         if table != T::NAME {
             break;
         }
-        match &mut group {
-            Some((of, rows)) if of == key => rows.push(value.value().to_vec()),
-            _ => {
-                let before = group.replace((key.to_vec(), vec![value.value().to_vec()]));
-                if let Some((key, rows)) = before {
-                    take(T::Key::from_bytes(&key), &rows)?;
-                }
+        if group.as_ref().is_none_or(|(of, _)| of != key) {
+            let before = group.replace((key.to_vec(), FoundRows::default()));
+            if let Some((key, rows)) = before {
+                take(T::Key::from_bytes(&key), &rows)?;
             }
+        }
+        if let Some((_, rows)) = &mut group
+            && !rows.all.iter().any(|row| row == value.value())
+        {
+            rows.all.push(value.value().to_vec());
+            rows.in_place += usize::from(rank == IN_PLACE);
         }
     }
     group.map_or(Ok(()), |(key, rows)| take(T::Key::from_bytes(&key), &rows))
@@ -67,9 +94,12 @@ pub(super) type ErasedKeys = BTreeSet<u64>;
 ///
 /// An erasure is durable in the journal before a flush notes it, so even a note of a transaction that was never committed
 /// is right. A note of an earlier time may be of an erasure that has ended; then there is nothing left to remove.
-pub(super) fn erased_keys(txn: &WriteTransaction) -> Result<ErasedKeys, Failure> {
+pub(super) fn erased_keys(txn: &WriteTransaction, reached: &Reached) -> Result<ErasedKeys, Failure> {
     complete::<Erased>(txn, ERASED)?;
     complete::<Erasures>(txn, ERASURES)?;
+    if reached.lacks(Erased::NAME) {
+        note_erased_again(txn, reached)?;
+    }
     let (notes, mut erasures) = (txn.open_table(ERASED)?, txn.open_table(ERASURES)?);
     let mut erased = ErasedKeys::new();
     for row in notes.iter()? {
@@ -99,17 +129,90 @@ pub(super) fn erased_keys(txn: &WriteTransaction) -> Result<ErasedKeys, Failure>
     Ok(erased)
 }
 
-/// Completes the labels of sums.
-pub(super) fn labels(txn: &WriteTransaction) -> Result<(), Failure> {
-    complete::<Labels>(txn, LABELS)
+/// Notes that conversations were erased, if such notes are lost: those of which a position or a row of the index tells, and
+/// that the list of all conversations does not have. A conversation that has a turn is not among them: its name may be lost.
+fn note_erased_again(txn: &WriteTransaction, reached: &Reached) -> Result<(), Failure> {
+    let (Some(named), Some(recorded)) = (keys_of_ids(txn)?, keys_of_records(txn)?) else { return Ok(()) };
+    if reached.lacks(Keys::NAME) && reached.lacks(Conversations::NAME) {
+        return Ok(());
+    }
+    let (turns, lost) = (txn.open_table(TURNS)?, txn.open_table(LOST_TURNS)?);
+    let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut tells = |key, ordinal: u64| {
+        let last = last.entry(key).or_default();
+        *last = ordinal.max(*last);
+    };
+    for row in txn.open_table(INDEX)?.iter()? {
+        let (place, ordinal) = row?;
+        if let Ok(ordinal) = ordinal.value().verify(place.value()) {
+            tells(place.value().0, ordinal);
+        }
+    }
+    for row in txn.open_table(POSITIONS)?.iter()? {
+        let (position, value) = row?;
+        let at = value.value().verify(&position.value()).and_then(AtPosition::decode);
+        if let Ok(AtPosition::Sealed { key, ordinal }) = at {
+            tells(key, ordinal.get());
+        }
+    }
+    let mut notes = txn.open_table(ERASED)?;
+    for (key, ordinal) in last.into_iter().filter(|(key, _)| !named.contains(key) && !recorded.contains(key)) {
+        let all = (key, 0)..=(key, u64::MAX);
+        if turns.range(all.clone())?.next().is_none() && lost.range(all)?.next().is_none() && notes.get(key)?.is_none()
+        {
+            notes.insert(key, row::seal(&key, &mut ordinal.to_le_bytes().to_vec()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the keys that ids lead to. `None` if one of them is damaged.
+fn keys_of_ids(txn: &WriteTransaction) -> Result<Option<BTreeSet<u64>>, Failure> {
+    let mut keys = BTreeSet::new();
+    for row in txn.open_table(KEYS)?.iter()? {
+        let (id, key) = row?;
+        let Ok(key) = key.value().verify(&id.value()).and_then(decode_key) else { return Ok(None) };
+        keys.insert(key);
+    }
+    Ok(Some(keys))
+}
+
+/// Returns the keys of the records of conversations. `None` if one of them is damaged.
+fn keys_of_records(txn: &WriteTransaction) -> Result<Option<BTreeSet<u64>>, Failure> {
+    let mut keys = BTreeSet::new();
+    for row in txn.open_table(CONVERSATIONS)?.iter()? {
+        let (key, record) = row?;
+        if record.value().verify(&key.value()).is_err() {
+            return Ok(None);
+        }
+        keys.insert(key.value());
+    }
+    Ok(Some(keys))
+}
+
+/// Completes the labels of sums, and the sums of erased turns. Such sums do not say which of several rows is the latest, so
+/// they are taken only from pages of their table, and only if there is no other row.
+pub(super) fn sums(txn: &WriteTransaction) -> Result<(), Failure> {
+    complete::<Labels>(txn, LABELS)?;
+    complete_by::<ErasedRollups>(txn, ERASED_ROLLUPS, FoundRows::only)?;
+    complete_by::<ErasedCosts>(txn, ERASED_COSTS, FoundRows::only)?;
+    complete_by::<ImportedSums>(txn, IMPORTED_SUMS, FoundRows::only)
 }
 
 /// Completes a table whose rows never change, so any found row is right.
 fn complete<T: Rows>(txn: &WriteTransaction, table: TableDefinition<'static, T::Key, Row<T>>) -> Result<(), Failure> {
+    complete_by::<T>(txn, table, |rows| rows.iter().next())
+}
+
+fn complete_by<T: Rows>(
+    txn: &WriteTransaction,
+    table: TableDefinition<'static, T::Key, Row<T>>,
+    choose: impl Fn(&FoundRows) -> Option<&Vec<u8>>,
+) -> Result<(), Failure> {
     let mut table = txn.open_table(table)?;
     each_found::<T>(txn, |key, rows| {
         let is_there = table.get(&key)?.is_some();
-        if let Some(row) = rows.first().filter(|_| !is_there) {
+        if let Some(row) = choose(rows).filter(|_| !is_there) {
             table.insert(&key, Stored::as_it_is(row))?;
         }
         Ok(())
@@ -168,7 +271,7 @@ pub(super) fn keys(txn: &WriteTransaction, erased: &ErasedKeys) -> Result<Ids, F
         Ok(())
     })?;
     each_found::<Conversations>(txn, |key, rows| {
-        for row in rows {
+        for row in rows.iter() {
             if let Some(Ok(record)) = value_of::<Conversations>(&key, row).map(ConversationRecord::decode) {
                 claim(key, record.id.as_str(), record.version.0);
             }
@@ -256,7 +359,7 @@ pub(super) fn positions(txn: &WriteTransaction) -> Result<BTreeSet<(u64, u64)>, 
     each_found::<Positions>(txn, |position, rows| {
         let at = |row: &[u8]| AtPosition::decode(value_of::<Positions>(&position, row)?).ok();
         let reached = positions.get(position)?.map(|row| row.value().unverified().to_vec());
-        let all: Vec<_> = reached.iter().chain(rows).filter_map(|row| Some((at(row)?, row.clone()))).collect();
+        let all: Vec<_> = reached.iter().chain(rows.iter()).filter_map(|row| Some((at(row)?, row.clone()))).collect();
         let last = all.iter().find(|(at, _)| *at == AtPosition::Erased).or(all.first());
         let Some((at, row)) = last else { return Ok(()) };
         if *at == AtPosition::Erased {
@@ -315,7 +418,7 @@ pub(super) fn turns(
 ) -> Result<(), Failure> {
     let (mut turns, lost) = (txn.open_table(TURNS)?, txn.open_table(LOST_TURNS)?);
     each_found::<Turns>(txn, |place, rows| {
-        let [row] = rows else { return Ok(()) };
+        let Some(row) = rows.only() else { return Ok(()) };
         let is_gone = erased.contains(&place) || is_dropped(dropped, place);
         let is_wanted = ids.contains_key(&place.0) && !is_gone && lost.get(place)?.is_none();
         if is_wanted && turns.get(place)?.is_none() {
@@ -439,9 +542,9 @@ fn each_found_index(
     txn: &WriteTransaction,
     mut take: impl FnMut((u64, u64), u64) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    for row in txn.open_table(FOUND)?.range((INDEX.name(), [].as_slice(), 0)..)? {
+    for row in txn.open_table(FOUND)?.range((INDEX.name(), [].as_slice(), IN_PLACE, 0)..)? {
         let (place, _) = row?;
-        let (table, key, ordinal) = place.value();
+        let (table, key, _, ordinal) = place.value();
         if table != INDEX.name() {
             break;
         }
@@ -486,7 +589,7 @@ pub(super) fn open_turns(txn: &WriteTransaction, ids: &Ids) -> Result<BTreeSet<O
     })?;
     let mut steps = txn.open_table(OPEN_STEPS)?;
     each_found::<OpenTurnSteps>(txn, |place, rows| {
-        let [row] = rows else { return Ok(()) };
+        let Some(row) = rows.only() else { return Ok(()) };
         // A step without a head is of a turn that was sealed.
         if steps.get(place)?.is_none() && heads.get((place.0, place.1))?.is_some() {
             steps.insert(place, Stored::as_it_is(row))?;

@@ -3,13 +3,15 @@
 //! A leaf that the walk has reached names its table. Any other leaf is tried with each table whose rows have checksums:
 //! the checksum covers the name of the table, so a row fits one table only.
 
-use redb::{Key, TableDefinition, TableHandle, Value, WriteTransaction};
+use std::cmp::Ordering;
+
+use redb::{Key, Table, TableDefinition, TableHandle, Value, WriteTransaction};
 use uuid::Uuid;
 
 use super::pages::{Leaf, PAGE_BYTES, PageFile, Widths};
 use super::walk::{Reached, Wanted, disk};
 use crate::store::redb::tables::failure::Failure;
-use crate::store::redb::tables::indexed::{Indexed, StoredOrdinal};
+use crate::store::redb::tables::indexed::Indexed;
 use crate::store::redb::tables::meta::{META, store_id_among};
 use crate::store::redb::tables::row::{CheckedKey, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
@@ -17,14 +19,20 @@ use crate::store::redb::tables::schema::{
     TableVisitor, visit_tables,
 };
 
-/// Rows of pages that no sound page leads to: name of the table, key, and the checksum, which distinguishes different
-/// rows under one key. Such pages may be of an earlier time. The table is deleted when the new file is complete.
-pub(super) const FOUND: TableDefinition<(&str, &[u8], u64), &[u8]> = TableDefinition::new("found_rows");
+/// Rows of pages that no chain of sound pages leads to: name of the table, key, [`IN_PLACE`] or [`ELSEWHERE`], and the
+/// checksum, which distinguishes different rows under one key. Such pages may be of an earlier time. The table is deleted
+/// when the new file is complete.
+pub(super) const FOUND: TableDefinition<(&str, &[u8], u8, u64), &[u8]> = TableDefinition::new("found_rows");
+
+/// The row is in a page to which a pointer of the table leads: a damaged page, or one below a damaged page.
+pub(super) const IN_PLACE: u8 = 0;
+/// The row is in a page of which only its rows say what table it is of.
+pub(super) const ELSEWHERE: u8 = 1;
 
 /// The tables that are not salvaged, because they are computed anew from the turns.
 const DERIVED: [&str; 3] = [Rollups::NAME, Costs::NAME, ConversationSumRows::NAME];
 
-/// The tables whose rows change and do not say which of them is the latest, so a row of an unknown time is not taken.
+/// The tables whose rows change and do not say which of them is the latest, so a row is taken only from its place.
 const TIMELESS: [&str; 3] = [ErasedRollups::NAME, ErasedCosts::NAME, ImportedSums::NAME];
 
 fn widths<K: Key, V: Value>() -> Widths {
@@ -51,17 +59,32 @@ pub(super) fn wanted() -> Result<Vec<Wanted>, Failure> {
     Ok(list.0)
 }
 
-/// Stages the rows of a leaf that the walk has reached. `is_sound` says whether the page has its checksum. If it does
-/// not, only rows with checksums are taken, and each of them only if it fits its checksum.
-pub(super) fn take_reached(txn: &WriteTransaction, table: &str, leaf: Leaf<'_>, is_sound: bool) -> Result<(), Failure> {
-    if table == INDEX.name() && !is_sound {
-        let mut index = txn.open_table(INDEX)?;
-        for (place, ordinal) in sound_index_rows(leaf) {
-            index.insert(place, StoredOrdinal::seal(place, ordinal))?;
-        }
+/// Stages the rows of a leaf to which the walk has come. `is_proved` says whether each page from the header down to it has
+/// the checksum of its pointer. If not, the rows are staged among the found ones, and only those that fit their checksums.
+pub(super) fn take_reached(
+    txn: &WriteTransaction,
+    table: &str,
+    leaf: Leaf<'_>,
+    is_proved: bool,
+) -> Result<(), Failure> {
+    if table == INDEX.name() && !is_proved {
+        stage_index(&mut txn.open_table(FOUND)?, IN_PLACE, sound_index_rows(leaf))?;
     }
-    visit_tables(&mut TakeReached { txn, table, leaf, is_sound })
+    visit_tables(&mut TakeReached { txn, table, leaf, is_proved })
 }
+
+fn stage_index(
+    found: &mut FoundTable<'_>,
+    rank: u8,
+    rows: impl IntoIterator<Item = ((u64, u64), u64)>,
+) -> Result<(), Failure> {
+    for (place, ordinal) in rows {
+        found.insert((INDEX.name(), <(u64, u64)>::as_bytes(&place).as_ref(), rank, ordinal), [].as_slice())?;
+    }
+    Ok(())
+}
+
+type FoundTable<'txn> = Table<'txn, (&'static str, &'static [u8], u8, u64), &'static [u8]>;
 
 /// Returns the places and ordinals of those rows of a leaf of the index whose checksums fit.
 fn sound_index_rows(leaf: Leaf<'_>) -> Vec<((u64, u64), u64)> {
@@ -73,7 +96,7 @@ struct TakeReached<'a> {
     txn: &'a WriteTransaction,
     table: &'a str,
     leaf: Leaf<'a>,
-    is_sound: bool,
+    is_proved: bool,
 }
 
 impl TableVisitor for TakeReached<'_> {
@@ -82,7 +105,7 @@ impl TableVisitor for TakeReached<'_> {
         table: TableDefinition<'static, K, V>,
         _: Role,
     ) -> Result<(), Failure> {
-        if table.name() != self.table || !self.is_sound {
+        if table.name() != self.table || !self.is_proved {
             return Ok(());
         }
         let mut rows = self.txn.open_table(table)?;
@@ -96,15 +119,16 @@ impl TableVisitor for TakeReached<'_> {
         if T::NAME != self.table {
             return Ok(());
         }
-        let mut rows = self.txn.open_table(table)?;
+        if self.is_proved {
+            return self.insert(table);
+        }
+        let mut found = self.txn.open_table(FOUND)?;
         for (key, value) in self.leaf.entries() {
-            if fits::<T>(key, value) {
-                rows.insert(T::Key::from_bytes(key), Stored::as_it_is(value))?;
-            } else if let Some((key, value)) = mended::<T>(key, value) {
-                // A damaged row may have been written again, into a page whose checksum fits the damage.
-                rows.insert(T::Key::from_bytes(&key), Stored::as_it_is(&value))?;
-            } else if self.is_sound && T::Key::is_valid(key) {
-                rows.insert(T::Key::from_bytes(key), Stored::as_it_is(value))?;
+            let row =
+                if fits::<T>(key, value) { Some((key.to_vec(), value.to_vec())) } else { mended::<T>(key, value) };
+            if let Some((key, value)) = row {
+                let checksum = Stored::<T>::as_it_is(&value).checksum();
+                found.insert((T::NAME, &*key, IN_PLACE, checksum), &*value)?;
             }
         }
         Ok(())
@@ -115,8 +139,50 @@ impl TableVisitor for TakeReached<'_> {
         table: TableDefinition<'static, T::Key, Row<T>>,
         _: Role,
     ) -> Result<(), Failure> {
-        self.visit_rows(table)
+        if T::NAME == self.table { self.insert(table) } else { Ok(()) }
     }
+}
+
+impl TakeReached<'_> {
+    /// Inserts the rows into the table itself.
+    fn insert<T: Rows>(&self, table: TableDefinition<'static, T::Key, Row<T>>) -> Result<(), Failure> {
+        let mut rows = self.txn.open_table(table)?;
+        for (key, value) in self.leaf.entries() {
+            if fits::<T>(key, value) {
+                rows.insert(T::Key::from_bytes(key), Stored::as_it_is(value))?;
+            } else if let Some((key, value)) = mended::<T>(key, value) {
+                // A damaged row may have been written again, into a page whose checksum fits the damage.
+                rows.insert(T::Key::from_bytes(&key), Stored::as_it_is(&value))?;
+            } else if self.is_proved && T::Key::is_valid(key) {
+                rows.insert(T::Key::from_bytes(key), Stored::as_it_is(value))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes the found rows that are not in a part of their table which the walk could not reach: the page that has them may
+/// be in the place of another one.
+pub(super) fn keep_lacking(txn: &WriteTransaction, reached: &Reached) -> Result<(), Failure> {
+    struct Compare<'a>(&'a str, Option<fn(&[u8], &[u8]) -> Ordering>);
+    impl TableVisitor for Compare<'_> {
+        fn visit<K: Key + 'static, V: Value + 'static>(
+            &mut self,
+            table: TableDefinition<'static, K, V>,
+            _: Role,
+        ) -> Result<(), Failure> {
+            if table.name() == self.0 {
+                self.1 = Some(K::compare);
+            }
+            Ok(())
+        }
+    }
+    let lacks = |table: &str, key: &[u8]| {
+        let mut compare = Compare(table, None);
+        let visited = visit_tables(&mut compare);
+        visited.is_ok() && compare.1.is_some_and(|compare| reached.lacks_key(table, key, compare))
+    };
+    Ok(txn.open_table(FOUND)?.retain(|(table, key, ..), _| lacks(table, key))?)
 }
 
 /// Returns whether the bytes are a row of the table `T`.
@@ -206,7 +272,7 @@ impl TableVisitor for TakeFound<'_> {
         for (key, value) in rows {
             if of_lacking_turns || self.reached.lacks_key(T::NAME, key, <T::Key as Key>::compare) {
                 let checksum = Stored::<T>::as_it_is(value).checksum();
-                found.insert((T::NAME, key, checksum), value)?;
+                found.insert((T::NAME, key, ELSEWHERE, checksum), value)?;
             }
         }
         Ok(())
@@ -220,11 +286,7 @@ fn take_index(txn: &WriteTransaction, leaf: Leaf<'_>) -> Result<(), Failure> {
     if rows.len() < 2 {
         return Ok(());
     }
-    let mut found = txn.open_table(FOUND)?;
-    for (place, ordinal) in rows {
-        found.insert((INDEX.name(), <(u64, u64)>::as_bytes(&place).as_ref(), ordinal), [].as_slice())?;
-    }
-    Ok(())
+    stage_index(&mut txn.open_table(FOUND)?, ELSEWHERE, rows)
 }
 
 /// Returns whether any page of a file has a row of a store, or the id of one.

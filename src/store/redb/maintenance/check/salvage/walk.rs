@@ -109,12 +109,13 @@ pub(super) fn walk(file: &PageFile, wanted: &[Wanted], take: &mut TakeLeaf<'_>) 
         });
         match root {
             Some((Some(root), is_sound)) => {
-                // The definition in a damaged page counts if its pointer leads to a page with the pointer's checksum.
-                if is_sound || file.page_as_it_is(root, *widths).map_err(disk)?.is_some_and(|read| read.is_sound) {
-                    let mut walk = Walk { file, widths: *widths, is_proved: true, reached: &mut reached, take };
-                    walk.descend(root, &whole(name), 0)?;
-                } else {
+                // The damaged page may be one of an earlier commit, and then the table that it defines is of that time too.
+                if !is_sound {
                     reached.gaps.push(whole(name));
+                }
+                if is_sound || file.page_as_it_is(root, *widths).map_err(disk)?.is_some_and(|read| read.is_sound) {
+                    let mut walk = Walk { file, widths: *widths, is_proved: is_sound, reached: &mut reached, take };
+                    walk.descend(root, &whole(name), 0)?;
                 }
             }
             Some((None, true)) => {}
@@ -148,7 +149,10 @@ impl Walk<'_, '_> {
             self.reached.gaps.push(part.clone());
             return Ok(());
         };
-        self.reached.mark(read.blocks);
+        // Other pages may be of another table or of an earlier time, so they are read like all pages that nothing leads to.
+        if self.is_proved && read.is_sound {
+            self.reached.mark(read.blocks);
+        }
         if !read.is_sound {
             self.reached.gaps.push(part.clone());
             return self.damaged(&read.page, part, depth);

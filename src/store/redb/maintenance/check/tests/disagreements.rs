@@ -1,11 +1,17 @@
 use redb::ReadableTable;
 
-use super::set_up::{assert_found_and_repaired, damage, damage_meta, hash};
+use super::set_up::{assert_found_and_repaired, damage, damage_meta, hash, open, sealing, sound, told};
+use crate::store::TurnOutcome;
+use crate::store::contract::Life;
+use crate::store::redb::maintenance::check::repair;
 use crate::store::redb::tables::indexed::StoredOrdinal;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
+use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::row;
-use crate::store::redb::tables::row::Row;
-use crate::store::redb::tables::schema::{ACTIVITY, Activity, CONVERSATIONS, INDEX, KEYS, OPEN_TURNS, TURNS};
+use crate::store::redb::tables::row::{Row, Stored};
+use crate::store::redb::tables::schema::{
+    ACTIVITY, Activity, CONVERSATIONS, ERASED, ERASURES, INDEX, KEYS, OPEN_TURNS, TURNS,
+};
 use crate::turn::EpochMillis;
 
 /// Inserts a row for a conversation's key into the table by activity.
@@ -109,4 +115,57 @@ async fn a_file_without_a_lineage_gets_one_by_a_repair() {
         damage_meta(path, |meta| meta.forget_lineage());
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_turn_that_is_sealed_twice_keeps_its_first_ordinal_and_the_second_is_named_as_lost() {
+    let directory = sound().await;
+    let place = (1, hash(directory.path(), "x"));
+    damage(directory.path(), TURNS, |turns| {
+        let mut record = turns.get((1, 1)).unwrap().unwrap().value().verify(&(1, 1)).unwrap().to_vec();
+        turns.insert((1, 4), row::seal(&(1, 4), &mut record)).unwrap();
+    });
+    damage(directory.path(), INDEX, |index| drop(index.insert(place, StoredOrdinal::seal(place, 4)).unwrap()));
+    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+    let lost: Vec<_> = after.losses.iter().map(ToString::to_string).collect();
+    assert_eq!((told(&after), lost), (vec![], vec!["turn 4 of conversation a".to_owned()]));
+    let store = open(directory.path());
+    for (turn, expected) in [("x", 1), ("new", 5)] {
+        let (_, outcome) = store.commit(sealing("a", 1, turn)).await.unwrap().outcomes[0].clone();
+        let is_right = match outcome {
+            TurnOutcome::Duplicate(at) => turn == "x" && at.get() == expected,
+            TurnOutcome::Sealed(at) => turn == "new" && at.get() == expected,
+            _ => false,
+        };
+        assert!(is_right, "{turn}: {outcome:?}");
+    }
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_lost_turn_that_the_index_names_twice_is_named_once_after_the_repair() {
+    let directory = sound().await;
+    damage(directory.path(), TURNS, |turns| drop(turns.insert((1, 2), Stored::as_it_is(b"nonsense")).unwrap()));
+    let place = (1, u64::MAX);
+    damage(directory.path(), INDEX, |index| drop(index.insert(place, StoredOrdinal::seal(place, 2)).unwrap()));
+    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+    assert_eq!(told(&after), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_erasure_that_waits_for_a_row_of_an_earlier_journal_goes_on_after_a_repair() {
+    let directory = sound().await;
+    let erasure = Erasure { life: Life(7), key: 9, row: 1 << 40 };
+    damage(directory.path(), ERASURES, |erasures| {
+        drop(erasures.insert(7, row::seal(&7, &mut erasure.encode())).unwrap());
+    });
+    damage(directory.path(), ERASED, |erased| {
+        drop(erased.insert(9, row::seal(&9, &mut 1_u64.to_le_bytes().to_vec())).unwrap());
+    });
+    damage_meta(directory.path(), |meta| meta.set_next_key(2).unwrap());
+    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+    assert_eq!(told(&after), [""; 0]);
+    let store = open(directory.path());
+    assert!(store.begin_export().await.is_ok(), "an export waits for the erasure");
+    store.close().await;
 }

@@ -53,8 +53,10 @@ async fn damaged_pages_are_found_and_a_repair_saves_what_they_still_have() {
     let (copy, after) = repair(directory.path()).unwrap().1.unwrap();
     assert_eq!((told(&after), after.sealed_turns, after.open_turns), (vec![], 6, 2));
     let lost: Vec<_> = after.losses.iter().map(ToString::to_string).collect();
+    let kept = ["a", "b"]
+        .map(|name| format!("open turn open of conversation {name}: it is kept, and its latest events may be lost"));
     let open = "open turns whose heads were damaged, if there were others than those that are kept or named";
-    assert_eq!(lost, [open]);
+    assert_eq!(lost, [&*kept[0], &*kept[1], open], "the damaged page may be of an earlier time");
     assert!(fs::read(copy).unwrap() == before, "the damaged file was not kept");
     assert!(check(directory.path()).unwrap().violations.is_empty());
 }
@@ -83,7 +85,7 @@ async fn the_name_of_the_copy_is_made_durable_when_the_copy_is_whole() {
     assert!(copy.is_ok() && synced.get() == 1, "{copy:?}");
 
     let refused = keep_copy(&path, |_| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
-    assert!(matches!(refused, CheckError::Copy { .. }), "{refused}");
+    assert!(refused.source.kind() == io::ErrorKind::StorageFull, "{refused:?}");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "the copy whose name is not durable is left");
 }
 

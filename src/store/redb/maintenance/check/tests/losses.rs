@@ -147,6 +147,21 @@ async fn a_repair_in_place_keeps_dropped_turns_dropped() {
 }
 
 #[tokio::test]
+async fn a_dropped_turn_that_is_back_is_moved_aside_and_counts_once() {
+    let (directory, report) = with_dropped_turns().await;
+    assert_named(directory.path(), &["turn 1 of conversation a"], |path| {
+        damage(path, TURNS, |turns| {
+            let mut record = turns.get((1, 3)).unwrap().unwrap().value().verify(&(1, 3)).unwrap().to_vec();
+            turns.insert((1, 1), row::seal(&(1, 1), &mut record)).unwrap();
+        });
+    });
+    let store = open(directory.path());
+    assert_eq!(store.report(&question_of_1970()).unwrap(), report);
+    assert_eq!(store.revision(&id("a")).unwrap().dropped_turns, 2);
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_repair_in_place_names_each_open_turn_that_it_loses() {
     assert_named(sound().await.path(), &["open turn open of conversation a"], |path| {
         damage(path, OPEN_TURNS, |open| drop(open.insert((1, "open"), Stored::as_it_is(b"nonsense")).unwrap()));

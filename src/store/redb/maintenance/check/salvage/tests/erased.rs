@@ -1,16 +1,24 @@
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use redb::{Database, ReadableTable};
+use redb::{Database, ReadableTable, TableHandle};
 
+use super::super::rows::wanted;
+use super::super::walk::walk;
+use super::super::{open_pages, pages};
 use super::heaps::overwrite_branches;
+use super::strayed::{LEAF, pages_of};
 use super::world::World;
 use crate::simulate::random::Random;
+use crate::store::oracle::question_of_1970;
+use crate::store::redb::maintenance::check::tests::set_up::{bytes, id, open, seal, sealing, turn};
 use crate::store::redb::maintenance::check::{check, repair};
 use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::row;
-use crate::store::redb::tables::schema::{POSITIONS, TURNS};
-use crate::store::{RedbEngine, StoreFile};
+use crate::store::redb::tables::schema::{ERASED, POSITIONS, TURNS};
+use crate::store::{Commit, DropTurns, RedbEngine, Report, StoreFile};
+use crate::turn::{Done, EpochMillis};
 
 /// Takes the turn at a position out of the tables. The position stays as it is, or says that the turn was erased. Returns
 /// the rows that the position and the turn had.
@@ -66,4 +74,77 @@ async fn an_erased_turn_does_not_come_back_from_a_freed_page() {
         World::lose(store).await;
         assert_eq!(check(directory.path()).unwrap().violations, []);
     }
+}
+
+/// A stopped store in which a conversation was erased and turns of another one were dropped.
+struct Removed {
+    directory: tempfile::TempDir,
+    /// A page of the turns from before that.
+    earlier: Vec<u8>,
+    /// The report after that.
+    report: Report,
+}
+
+async fn with_removed_turns() -> Removed {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(StoreFile::Main.name());
+    let store = open(directory.path());
+    let aged = [("x", 1), ("y", 2), ("z", 9)];
+    let sealed = aged.map(|(id, at)| turn(id).seal(&Done::because("stop"), EpochMillis::new(at))).into();
+    store.commit(Commit { sealed, ..sealing("aged", 0, "x") }).await.unwrap();
+    let young = vec![turn("young").seal(&Done::because("stop"), EpochMillis::new(9))];
+    store.commit(Commit { sealed: young, ..sealing("stays", 0, "young") }).await.unwrap();
+    seal(&store, "gone", 0, &["a", "b", "c"]).await;
+    store.close().await;
+    let image = bytes(directory.path());
+    let leaf = pages_of(&path, &image, TURNS.name(), LEAF)[0];
+    let earlier = image[leaf..leaf + pages::PAGE_BYTES].to_vec();
+    let store = open(directory.path());
+    assert_eq!(store.erase(id("gone")).await, Ok(true));
+    drop(store.begin_export().await.unwrap());
+    let old = DropTurns { keep: Duration::ZERO, now: EpochMillis::new(5) };
+    while !store.drop_turns(old).await.unwrap().is_done {}
+    let report = store.report(&question_of_1970()).unwrap();
+    store.close().await;
+    Removed { directory, earlier, report }
+}
+
+#[tokio::test]
+async fn an_earlier_page_in_the_place_of_another_one_brings_no_erased_or_dropped_turn_back() {
+    let Removed { directory, earlier, report } = with_removed_turns().await;
+    let path = directory.path().join(StoreFile::Main.name());
+    let mut image = bytes(directory.path());
+    let leaf = pages_of(&path, &image, TURNS.name(), LEAF)[0];
+    image[leaf..leaf + pages::PAGE_BYTES].copy_from_slice(&earlier);
+    fs::write(&path, image).unwrap();
+    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+    assert_eq!((after.violations, after.losses, after.sealed_turns), (vec![], vec![], 2));
+    let store = open(directory.path());
+    drop(store.begin_export().await.unwrap());
+    assert_eq!(store.report(&question_of_1970()).unwrap(), report);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_conversation_whose_note_of_its_erasure_is_lost_is_not_named_as_lost() {
+    let Removed { directory, report, .. } = with_removed_turns().await;
+    let path = directory.path().join(StoreFile::Main.name());
+    let mut image = bytes(directory.path());
+    let leaf = pages_of(&path, &image, ERASED.name(), LEAF)[0];
+    let reached = walk(&open_pages(&path).unwrap(), &wanted().unwrap(), &mut |_, _, _| Ok(())).unwrap();
+    for (number, page) in (0..).zip(image.chunks_mut(pages::PAGE_BYTES)).skip(1) {
+        // No earlier page has the note either.
+        if !reached.has_block(number) {
+            page.fill(0);
+        }
+    }
+    image[leaf..leaf + pages::PAGE_BYTES].fill(0);
+    fs::write(&path, image).unwrap();
+    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+    assert_eq!((after.violations, after.losses, after.sealed_turns), (vec![], vec![], 2));
+    let store = open(directory.path());
+    drop(store.begin_export().await.unwrap());
+    assert_eq!(store.report(&question_of_1970()).unwrap(), report);
+    store.close().await;
+    assert_eq!(check(directory.path()).unwrap().violations, []);
 }

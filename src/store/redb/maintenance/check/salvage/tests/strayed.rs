@@ -13,11 +13,11 @@ use crate::store::redb::maintenance::check::tests::set_up::{damage, lost, sound}
 use crate::store::redb::tables::row::Stored;
 use crate::store::redb::tables::schema::{LOST_TURNS, POSITIONS, TURNS};
 
-const LEAF: u8 = 1;
+pub(super) const LEAF: u8 = 1;
 const BRANCH: u8 = 2;
 
 /// Returns where the pages of a table begin that are of this type.
-fn pages_of(path: &Path, image: &[u8], table: &str, page_type: u8) -> Vec<usize> {
+pub(super) fn pages_of(path: &Path, image: &[u8], table: &str, page_type: u8) -> Vec<usize> {
     let file = open_pages(path).unwrap();
     let [all, others] = [true, false].map(|takes_it| {
         let mut tables = wanted().unwrap();
