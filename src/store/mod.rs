@@ -281,8 +281,10 @@ pub use self::redb::maintenance::check::{check, repair};
 pub use self::redb::maintenance::compact::{CompactError, Compaction, compact};
 pub use self::redb::tables::record::damaged::DamagedRecord;
 pub use self::redb::tables::store_file::StoreFile;
+#[cfg(all(test, feature = "server"))]
+pub(crate) use self::redb::unwind::caught;
 #[cfg(feature = "server")]
-pub(crate) use self::redb::unwind::keep_quiet;
+pub(crate) use self::redb::unwind::{is_catching, keep_quiet};
 
 pub(crate) use self::contract::Health;
 pub(crate) use self::engine::{Answer, Engine};

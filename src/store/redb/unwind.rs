@@ -38,6 +38,12 @@ pub(crate) fn keep_quiet() {
     });
 }
 
+/// Returns whether this thread is in a call of [`caught`]. A panic there is most likely one of redb, because of damage.
+#[cfg(feature = "server")]
+pub(crate) fn is_catching() -> bool {
+    CATCHING.get() > 0
+}
+
 /// Does `work`, and returns a panic in it as an error.
 ///
 /// After a panic, data that `work` has changed may be inconsistent. So the caller must drop such data, or a database
@@ -66,6 +72,8 @@ mod tests {
     fn a_caught_panic_displays_its_message() {
         let said = |panic: Panic| panic.to_string();
         assert_eq!(caught(|| 7), Ok(7));
+        #[cfg(feature = "server")]
+        assert_eq!((caught(is_catching), is_catching()), (Ok(true), false));
         assert_eq!(caught(|| panic!("no")).map_err(said), Err::<(), _>("a panic: no".into()));
         let number = 3;
         assert_eq!(caught(|| panic!("no {number}")).map_err(said), Err::<(), _>("a panic: no 3".into()));

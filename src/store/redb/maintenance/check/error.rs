@@ -25,10 +25,7 @@ pub enum CheckError {
         path: PathBuf,
     },
     /// The copy of the damaged files could not be made before the repair. Nothing was changed.
-    #[error(
-        "the damaged files were not repaired, and are as before: no copy of them can be kept at {path}: {source}; a repair \
-         needs room for it"
-    )]
+    #[error("the damaged files were not repaired, and are as before: no copy of them can be kept at {path}: {source}")]
     Copy {
         /// The path of the copy.
         path: PathBuf,

@@ -14,6 +14,14 @@ pub enum Loss {
         /// The ordinal of the last of them.
         last: u64,
     },
+    /// The name of a conversation. It led to the turns of another conversation, so the turns of the two cannot be told apart.
+    #[error("the name of conversation {conversation}, which led to the turns of conversation {of}")]
+    Name {
+        /// The id of the conversation that is gone.
+        conversation: String,
+        /// The conversation that has the turns.
+        of: String,
+    },
     /// An open turn. It begins anew with its next event.
     #[error("open turn {turn_id} of conversation {conversation}")]
     OpenTurn {
@@ -110,6 +118,10 @@ mod tests {
             (Loss::Turns { conversation: conversation(), first: 3, last: 3 }, "turn 3 of conversation c"),
             (Loss::Turns { conversation: "#7".into(), first: 3, last: 9 }, "turns 3 to 9 of conversation #7"),
             (Loss::OpenTurn { conversation: conversation(), turn_id: "t".into() }, "open turn t of conversation c"),
+            (
+                Loss::Name { conversation: conversation(), of: "d".into() },
+                "the name of conversation c, which led to the turns of conversation d",
+            ),
             (
                 Loss::SumsOfErasedTurns,
                 "sums of turns that were erased, or dropped because of their age, if any were in damaged pages: reports may \

@@ -6,11 +6,12 @@ use super::loss::Loss;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::index::{self, TurnHasher};
 use crate::store::redb::tables::meta::WriteMeta;
+use crate::store::redb::tables::read::decode_key;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
-use crate::store::redb::tables::row::{Row, Rows as _};
+use crate::store::redb::tables::row::{Row, Rows as _, Stored};
 use crate::store::redb::tables::schema::{
-    CONVERSATIONS, Conversations, INDEX, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, OPEN_TURNS,
-    OpenTurns, TURNS,
+    CONVERSATIONS, Conversations, INDEX, KEYS, Keys, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN,
+    OPEN_TURNS, OpenTurns, TURNS,
 };
 
 /// Consecutive lost turns of a conversation.
@@ -73,6 +74,26 @@ pub(super) fn lost_turns(txn: &WriteTransaction, before: &[Range], erased: &[Ran
     let names = Names::of(txn)?;
     let ranges = Range::without(Range::without(lost_ranges(txn)?, before), erased).into_iter();
     ranges.map(|Range { key, first, last }| Ok(Loss::Turns { conversation: names.name(key)?, first, last })).collect()
+}
+
+/// Names the conversations whose ids the repair with this number has moved aside because they led to another conversation.
+pub(super) fn lost_names(txn: &WriteTransaction, repair: u64) -> Result<Vec<Loss>, Failure> {
+    let (names, keys, mut losses) = (Names::of(txn)?, txn.open_table(KEYS)?, Vec::new());
+    for row in txn.open_table(LOST_UNKNOWN)?.range((repair, Keys::NAME, [].as_slice())..)? {
+        let (place, value) = row?;
+        let (of, table, id) = place.value();
+        if (of, table) != (repair, Keys::NAME) {
+            break;
+        }
+        // A damaged row tells of no conversation. An id that has another key again is not lost.
+        if let Ok(id) = str::from_utf8(id)
+            && keys.get(id)?.is_none()
+            && let Ok(key) = Stored::<Keys>::as_it_is(value.value()).verify(&id).and_then(decode_key)
+        {
+            losses.push(Loss::Name { conversation: id.to_owned(), of: names.name(key)? });
+        }
+    }
+    Ok(losses)
 }
 
 /// Names the open turns that the repair with this number has moved aside.

@@ -48,7 +48,7 @@ use self::error::CheckError;
 use self::flaw::Flaw;
 use self::inspect::Inspection;
 use self::loss::Loss;
-use self::lost::{lost_open_turns, lost_ranges, lost_turns};
+use self::lost::{lost_names, lost_open_turns, lost_ranges, lost_turns};
 use self::paths::Paths;
 use self::report::{CheckReport, Violation};
 use self::salvage::source::{JournalSource, MainSource};
@@ -272,6 +272,7 @@ fn derive(paths: &Paths, main: &mut Database, mut journal: Option<&mut Database>
         unmerged.write(txn)?;
         repair::derive(txn)?;
         losses = lost_turns(txn, &before, &[])?;
+        losses.extend(lost_names(txn, repair)?);
         losses.extend(lost_open_turns(txn, repair)?);
         losses.extend(unmerged.damaged.into_iter().map(|row| Loss::of_row(row.number, row.flaw)));
         Ok(())

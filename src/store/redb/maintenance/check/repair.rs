@@ -1,3 +1,4 @@
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use redb::{Key, ReadableTable, Table, TableDefinition, TableHandle, Value, WriteTransaction};
@@ -22,9 +23,9 @@ use crate::store::redb::tables::rollups::{LostSums, WriteRollups, decode};
 use crate::store::redb::tables::row::{self, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
     ACTIVITY, CONVERSATION_SUMS, CONVERSATIONS, COSTS, Conversations, DROPPED, DroppedTurns, ERASED, ERASURES,
-    FINDINGS, IMPORTED_SUMS, INDEX, ImportedSums, KEYS, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN,
-    LostStepKey, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, ROLLUPS, Role, StepKey, TURNS,
-    TableVisitor, Turns, count_live_bytes, visit_tables,
+    FINDINGS, IMPORTED_SUMS, INDEX, ImportedSums, KEYS, Keys, LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS,
+    LOST_UNKNOWN, LostStepKey, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS, ROLLUPS, Role, StepKey,
+    TURNS, TableVisitor, Turns, count_live_bytes, visit_tables,
 };
 use crate::turn::{ConversationId, Ordinal};
 
@@ -46,7 +47,7 @@ pub(super) fn derive(txn: &WriteTransaction) -> Result<(), Failure> {
     drop(meta);
     set_aside(txn, number)?;
     notes_of_dropped(txn, number)?;
-    let ids = keys(txn)?;
+    let ids = keys(txn, number)?;
     let given = given(txn)?;
     for (key, id) in &ids {
         Repair::of(txn, number, *key, hasher)?.run(id, given.get(key).copied().unwrap_or_default())?;
@@ -315,17 +316,32 @@ fn positions(txn: &WriteTransaction) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns the id of each key. If a record's id has no row in the table of keys, the row is written anew.
-fn keys(txn: &WriteTransaction) -> Result<BTreeMap<u64, ConversationId>, Failure> {
-    let mut keys = txn.open_table(KEYS)?;
-    let mut ids = BTreeMap::new();
+/// Returns the id of each key. If a record's id has no row in the table of keys, the row is written anew. If several ids lead
+/// to one key, the key is that of the id which the record names; the rows of the others are moved aside.
+fn keys(txn: &WriteTransaction, number: u64) -> Result<BTreeMap<u64, ConversationId>, Failure> {
+    let (mut keys, records) = (txn.open_table(KEYS)?, txn.open_table(CONVERSATIONS)?);
+    let recorded = |key: u64| -> Result<_, Failure> {
+        let record = records.get(key)?.map(|row| row.value().verify(&key).and_then(ConversationRecord::decode));
+        Ok(record.and_then(Result::ok).map(|record| record.id))
+    };
+    let (mut ids, mut others) = (BTreeMap::new(), Vec::new());
     for row in keys.iter()? {
         let (id, key) = row?;
         let key = key.value().verify(&id.value()).and_then(decode_key);
         if let (Ok(id), Ok(key)) = (ConversationId::new(id.value()), key) {
-            ids.entry(key).or_insert(id);
+            let is_recorded = recorded(key)?.as_ref() == Some(&id);
+            match ids.entry(key) {
+                Entry::Vacant(free) => drop(free.insert(id)),
+                Entry::Occupied(mut taken) if is_recorded => others.push(taken.insert(id)),
+                Entry::Occupied(_) => others.push(id),
+            }
         }
     }
+    for id in others {
+        let row = keys.remove(id.as_str())?.map(|row| row.value().unverified().to_vec()).unwrap_or_default();
+        txn.open_table(LOST_UNKNOWN)?.insert((number, Keys::NAME, id.as_str().as_bytes()), &*row)?;
+    }
+    drop(records);
     for row in txn.open_table(CONVERSATIONS)?.iter()? {
         let (key, record) = row?;
         let record = record.value().verify(&key.value()).and_then(ConversationRecord::decode);

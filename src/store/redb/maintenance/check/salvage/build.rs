@@ -22,7 +22,9 @@ use crate::store::redb::journal::chain::read_row;
 use crate::store::redb::journal::entry::decode_row;
 use crate::store::redb::maintenance::check::facts;
 use crate::store::redb::maintenance::check::loss::Loss;
-use crate::store::redb::maintenance::check::lost::{Names, Range, lost_open_turns, lost_ranges, lost_turns};
+use crate::store::redb::maintenance::check::lost::{
+    Names, Range, lost_names, lost_open_turns, lost_ranges, lost_turns,
+};
 use crate::store::redb::maintenance::check::repair::derive;
 use crate::store::redb::memtable::Memtable;
 use crate::store::redb::tables::failure::Failure;
@@ -368,6 +370,7 @@ fn of_turns(
     repair: u64,
 ) -> Result<Vec<Loss>, Failure> {
     let mut losses = lost_turns(txn, before, erased)?;
+    losses.extend(lost_names(txn, repair)?);
     losses.extend(lost_open_turns(txn, repair)?);
     let names = Names::of(txn)?;
     let heads = txn.open_table(OPEN_TURNS)?;

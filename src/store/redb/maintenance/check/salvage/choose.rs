@@ -20,8 +20,8 @@ use crate::store::redb::tables::row::{self, KeyOf, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
     ACTIVITY, Activity, CONVERSATIONS, Conversations, DROPPED, DroppedTurns, ERASED, ERASED_COSTS, ERASED_ROLLUPS,
     ERASURES, Erased, ErasedCosts, ErasedRollups, Erasures, IMPORTED_SUMS, INDEX, ImportedSums, KEYS, Keys, LABELS,
-    LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps, OpenTurns, POSITIONS,
-    Positions, TURNS, Turns,
+    LOST_OPEN_STEPS, LOST_OPEN_TURNS, LOST_TURNS, LOST_UNKNOWN, Labels, OPEN_STEPS, OPEN_TURNS, OpenTurnSteps,
+    OpenTurns, POSITIONS, Positions, TURNS, Turns,
 };
 use crate::turn::ConversationId;
 
@@ -653,7 +653,7 @@ fn conversations_with_unknown_turns(txn: &WriteTransaction) -> Result<BTreeSet<u
     Ok(uncertain)
 }
 
-/// Moves aside the open turns of conversations whose ids are lost.
+/// Moves aside the records and open turns of conversations whose ids are lost, or have another key.
 pub(super) fn set_unnamed_aside(
     txn: &WriteTransaction,
     ids: &Ids,
@@ -661,6 +661,12 @@ pub(super) fn set_unnamed_aside(
     repair: u64,
 ) -> Result<(), Failure> {
     let is_unnamed = |key: u64| !ids.contains_key(&key) && !erased.contains(&key);
+    let (mut records, mut lost) = (txn.open_table(CONVERSATIONS)?, txn.open_table(LOST_UNKNOWN)?);
+    for row in records.extract_if(|key, _| is_unnamed(key))? {
+        let (key, record) = row?;
+        let place = (repair, Conversations::NAME, key.value().to_le_bytes());
+        lost.insert((place.0, place.1, place.2.as_slice()), record.value().unverified())?;
+    }
     let (mut heads, mut lost) = (txn.open_table(OPEN_TURNS)?, txn.open_table(LOST_OPEN_TURNS)?);
     for row in heads.extract_if(|(key, _), _| is_unnamed(key))? {
         let (place, value) = row?;

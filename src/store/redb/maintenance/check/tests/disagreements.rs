@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use redb::ReadableTable;
 
 use super::set_up::{assert_found_and_repaired, damage, damage_meta, hash, open, sealing, sound, told};
@@ -8,7 +10,7 @@ use crate::store::redb::tables::indexed::StoredOrdinal;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::record::erasure::Erasure;
 use crate::store::redb::tables::row;
-use crate::store::redb::tables::row::{Row, Stored};
+use crate::store::redb::tables::row::{KeyOf, Row, Rows, Stored};
 use crate::store::redb::tables::schema::{
     ACTIVITY, Activity, CONVERSATIONS, ERASED, ERASURES, INDEX, KEYS, OPEN_TURNS, TURNS,
 };
@@ -168,4 +170,59 @@ async fn an_erasure_that_waits_for_a_row_of_an_earlier_journal_goes_on_after_a_r
     let store = open(directory.path());
     assert!(store.begin_export().await.is_ok(), "an export waits for the erasure");
     store.close().await;
+}
+
+/// Inserts a row of eight bytes.
+fn number<T: Rows>(table: &mut redb::Table<'_, T::Key, Row<T>>, key: &KeyOf<'_, T>, number: u64) {
+    table.insert(key, row::seal(key, &mut number.to_le_bytes().to_vec())).unwrap();
+}
+
+#[tokio::test]
+async fn one_repair_ends_clean_whatever_contradicts_what() {
+    let contradictions: [(&str, &dyn Fn(&Path)); 8] = [
+        ("two ids with one key", &|path| damage(path, KEYS, |keys| number(keys, &"c", 1))),
+        ("an id with the key of another one", &|path| damage(path, KEYS, |keys| number(keys, &"a", 2))),
+        ("an id whose key no record has", &|path| damage(path, KEYS, |keys| number(keys, &"a", 9))),
+        ("a conversation with two keys", &|path| {
+            damage(path, CONVERSATIONS, |records| {
+                let mut record = records.get(1).unwrap().unwrap().value().verify(&1).unwrap().to_vec();
+                records.insert(7, row::seal(&7, &mut record)).unwrap();
+            });
+            damage(path, TURNS, |turns| {
+                let mut record = turns.get((1, 1)).unwrap().unwrap().value().verify(&(1, 1)).unwrap().to_vec();
+                turns.insert((7, 1), row::seal(&(7, 1), &mut record)).unwrap();
+            });
+        }),
+        ("a record with the id of another conversation", &|path| {
+            damage(path, CONVERSATIONS, |records| {
+                let mut record = records.get(1).unwrap().unwrap().value().verify(&1).unwrap().to_vec();
+                records.insert(2, row::seal(&2, &mut record)).unwrap();
+            });
+        }),
+        ("a conversation that is noted as erased", &|path| {
+            damage(path, ERASED, |erased| number(erased, &1, 3));
+            let erasure = Erasure { life: Life(7), key: 1, row: 1 };
+            damage(path, ERASURES, |rows| drop(rows.insert(7, row::seal(&7, &mut erasure.encode())).unwrap()));
+        }),
+        ("an open turn of an unknown conversation", &|path| {
+            damage(path, OPEN_TURNS, |open| {
+                let mut head = open.get((1, "open")).unwrap().unwrap().value().verify(&(1, "open")).unwrap().to_vec();
+                open.insert((9, "open"), row::seal(&(9, "open"), &mut head)).unwrap();
+            });
+        }),
+        ("a turn with an ordinal that no turn can have", &|path| {
+            damage(path, TURNS, |turns| {
+                let mut record = turns.get((1, 1)).unwrap().unwrap().value().verify(&(1, 1)).unwrap().to_vec();
+                turns.insert((1, 0), row::seal(&(1, 0), &mut record)).unwrap();
+            });
+        }),
+    ];
+    for (contradiction, damaged) in contradictions {
+        let directory = sound().await;
+        damaged(directory.path());
+        let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+        assert_eq!(told(&after), [""; 0], "{contradiction}: {:?}", after.losses);
+        let names = after.losses.iter().filter(|loss| loss.to_string().starts_with("the name of")).count();
+        assert_eq!(names, usize::from(contradiction == "two ids with one key"), "{contradiction}: {:?}", after.losses);
+    }
 }
