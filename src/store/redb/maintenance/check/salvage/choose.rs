@@ -137,10 +137,10 @@ fn note_erased_again(txn: &WriteTransaction, reached: &Reached) -> Result<(), Fa
         return Ok(());
     }
     let (turns, lost) = (txn.open_table(TURNS)?, txn.open_table(LOST_TURNS)?);
-    let mut last: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
     let mut tells = |key, ordinal: u64| {
-        let last = last.entry(key).or_default();
-        *last = ordinal.max(*last);
+        let end = ends.entry(key).or_default();
+        *end = ordinal.max(*end);
     };
     for row in txn.open_table(INDEX)?.iter()? {
         let (place, ordinal) = row?;
@@ -156,7 +156,7 @@ fn note_erased_again(txn: &WriteTransaction, reached: &Reached) -> Result<(), Fa
         }
     }
     let mut notes = txn.open_table(ERASED)?;
-    for (key, ordinal) in last.into_iter().filter(|(key, _)| !named.contains(key) && !recorded.contains(key)) {
+    for (key, ordinal) in ends.into_iter().filter(|(key, _)| !named.contains(key) && !recorded.contains(key)) {
         let all = (key, 0)..=(key, u64::MAX);
         if turns.range(all.clone())?.next().is_none() && lost.range(all)?.next().is_none() && notes.get(key)?.is_none()
         {

@@ -3,8 +3,6 @@
 //! A leaf that the walk has reached names its table. Any other leaf is tried with each table whose rows have checksums:
 //! the checksum covers the name of the table, so a row fits one table only.
 
-use std::cmp::Ordering;
-
 use redb::{Key, Table, TableDefinition, TableHandle, Value, WriteTransaction};
 use uuid::Uuid;
 
@@ -164,25 +162,27 @@ impl TakeReached<'_> {
 /// Removes the found rows that are not in a part of their table which the walk could not reach: the page that has them may
 /// be in the place of another one.
 pub(super) fn keep_lacking(txn: &WriteTransaction, reached: &Reached) -> Result<(), Failure> {
-    struct Compare<'a>(&'a str, Option<fn(&[u8], &[u8]) -> Ordering>);
-    impl TableVisitor for Compare<'_> {
+    struct Lacks<'a> {
+        reached: &'a Reached,
+        table: &'a str,
+        key: &'a [u8],
+        is_lacking: bool,
+    }
+    impl TableVisitor for Lacks<'_> {
         fn visit<K: Key + 'static, V: Value + 'static>(
             &mut self,
             table: TableDefinition<'static, K, V>,
             _: Role,
         ) -> Result<(), Failure> {
-            if table.name() == self.0 {
-                self.1 = Some(K::compare);
-            }
+            self.is_lacking |=
+                table.name() == self.table && self.reached.lacks_key(self.table, self.key, <K as Key>::compare);
             Ok(())
         }
     }
-    let lacks = |table: &str, key: &[u8]| {
-        let mut compare = Compare(table, None);
-        let visited = visit_tables(&mut compare);
-        visited.is_ok() && compare.1.is_some_and(|compare| reached.lacks_key(table, key, compare))
-    };
-    Ok(txn.open_table(FOUND)?.retain(|(table, key, ..), _| lacks(table, key))?)
+    Ok(txn.open_table(FOUND)?.retain(|(table, key, ..), _| {
+        let mut lacks = Lacks { reached, table, key, is_lacking: false };
+        visit_tables(&mut lacks).is_ok() && lacks.is_lacking
+    })?)
 }
 
 /// Returns whether the bytes are a row of the table `T`.

@@ -137,7 +137,7 @@ async fn a_turn_that_is_sealed_twice_keeps_its_first_ordinal_and_the_second_is_n
         let is_right = match outcome {
             TurnOutcome::Duplicate(at) => turn == "x" && at.get() == expected,
             TurnOutcome::Sealed(at) => turn == "new" && at.get() == expected,
-            _ => false,
+            TurnOutcome::Staged => false,
         };
         assert!(is_right, "{turn}: {outcome:?}");
     }
@@ -179,7 +179,8 @@ fn number<T: Rows>(table: &mut redb::Table<'_, T::Key, Row<T>>, key: &KeyOf<'_, 
 
 #[tokio::test]
 async fn one_repair_ends_clean_whatever_contradicts_what() {
-    let contradictions: [(&str, &dyn Fn(&Path)); 8] = [
+    type Damage = dyn Fn(&Path);
+    let contradictions: [(&str, &Damage); 8] = [
         ("two ids with one key", &|path| damage(path, KEYS, |keys| number(keys, &"c", 1))),
         ("an id with the key of another one", &|path| damage(path, KEYS, |keys| number(keys, &"a", 2))),
         ("an id whose key no record has", &|path| damage(path, KEYS, |keys| number(keys, &"a", 9))),
