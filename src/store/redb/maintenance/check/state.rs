@@ -3,7 +3,7 @@ use std::path::Path;
 
 use redb::Builder;
 
-use super::salvage::{Pages, examine, has_flipped_slot, open_pages};
+use super::salvage::{Pages, examine, open_pages};
 use crate::store::fault::{Fault, FaultKind};
 use crate::store::redb::files::look::{Looked, look_at};
 use crate::store::redb::files::open_error::{OpenError, failed};
@@ -25,12 +25,14 @@ impl State {
     pub(super) fn of(path: &Path, file: StoreFile) -> Result<Self, OpenError> {
         let refused = match look_at(&Builder::new(), path, file) {
             Ok(database) => match integrity(database) {
-                // If a commit slot is damaged, redb goes back to the commit before it, as it does after a crash.
-                Some(_) if file == StoreFile::Journal && of_header(path)? => return Ok(Self::Damaged(damage(file))),
+                // If the latest commit is damaged, redb goes back to the commit before it, as it does after a crash.
+                Some(_) if file == StoreFile::Journal && of_pages(path)? == Pages::Flipped => {
+                    return Ok(Self::Damaged(damage(file)));
+                }
                 Some((database, true)) => return Ok(Self::Sound(database, true)),
                 // If the latest commit cannot be read, redb goes back to the one before it.
                 Some((database, false)) => {
-                    if of_pages(path)? == Pages::Damaged {
+                    if let Pages::Damaged | Pages::Flipped = of_pages(path)? {
                         return Ok(Self::Damaged(damage(file)));
                     }
                     return Ok(Self::Sound(database, false));
@@ -43,7 +45,9 @@ impl State {
             Err(error) => error,
         };
         match (of_pages(path)?, refused) {
-            (Pages::Damaged, _) | (Pages::Sound, OpenError::Damaged { .. }) => Ok(Self::Damaged(damage(file))),
+            (Pages::Damaged | Pages::Flipped, _) | (Pages::Sound, OpenError::Damaged { .. }) => {
+                Ok(Self::Damaged(damage(file)))
+            }
             // No row is left, so the main file has to go on without the rest.
             (Pages::Foreign, OpenError::Damaged { .. }) if file == StoreFile::Journal => {
                 Ok(Self::Damaged(damage(file)))
@@ -68,26 +72,16 @@ fn integrity(mut database: Looked) -> Option<(Looked, bool)> {
     Some((database, is_whole))
 }
 
-/// Returns whether a single flipped bit in the header hides the latest commit.
-fn of_header(path: &Path) -> Result<bool, OpenError> {
-    let disk = |error: io::Error| failed(path, Fault::disk(error));
-    let pages = open_pages(path).map_err(disk)?;
-    has_flipped_slot(&pages).map_err(|failure: Failure| failed(path, failure))
-}
-
 fn of_pages(path: &Path) -> Result<Pages, OpenError> {
     let disk = |error: io::Error| failed(path, Fault::disk(error));
     let pages = open_pages(path).map_err(disk)?;
     examine(&pages).map_err(|failure: Failure| failed(path, failure))
 }
 
-/// Returns the state of a journal that lacks rows which the main file has seen. If pages of it are damaged, redb has gone
-/// back to an earlier commit. Otherwise it is an older copy, which is not repaired.
+/// Returns the state of a journal that lacks rows which the main file has seen. If a page of its latest commit is damaged,
+/// redb has gone back to an earlier commit. Otherwise it is an older copy, which is not repaired.
 pub(super) fn of_shorter(path: &Path, journal: State) -> Result<State, OpenError> {
-    Ok(match of_pages(path)? {
-        Pages::Damaged => State::Damaged(damage(StoreFile::Journal)),
-        Pages::Sound | Pages::Foreign => journal,
-    })
+    Ok(if of_pages(path)? == Pages::Sound { journal } else { State::Damaged(damage(StoreFile::Journal)) })
 }
 
 fn damage(file: StoreFile) -> Fault {

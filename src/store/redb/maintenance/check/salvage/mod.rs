@@ -34,9 +34,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use self::pages::PageFile;
-use self::rows::{has_rows, wanted};
+use self::rows::has_rows;
 use self::source::{JournalSource, MainSource};
-use self::walk::{disk, walk};
+use self::walk::disk;
 use super::loss::Loss;
 use crate::store::redb::files::file::remove;
 use crate::store::redb::files::open_error::OpenError;
@@ -73,29 +73,27 @@ pub(super) fn open_pages(path: &Path) -> io::Result<PageFile> {
     PageFile::open(path)
 }
 
-/// Returns whether one flipped bit is all that is wrong with the commit slot of the latest commit.
-pub(super) fn has_flipped_slot(file: &PageFile) -> Result<bool, Failure> {
-    file.has_flipped_slot().map_err(disk)
-}
-
 /// What the pages of a file are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pages {
     /// The file begins as a file of redb does, and every page that the latest commit leads to has its checksum.
     Sound,
+    /// Flipped bits are all that is wrong with the latest commit. So it was complete, and no crash has cut it short.
+    Flipped,
     /// A page is damaged, and the file has rows of a store.
     Damaged,
     /// The file has no row of a store.
     Foreign,
 }
 
-/// Reads all pages of a file that the latest commit leads to. If one of them is damaged, searches for rows of a store.
+/// Reads all pages of a file that the latest commit leads to, also those of redb's own tables. If one of them is damaged,
+/// searches for rows of a store.
 pub(super) fn examine(file: &PageFile) -> Result<Pages, Failure> {
-    let mut tables = wanted()?;
-    tables.push(journal::wanted_rows());
-    let reached = walk(file, &tables, &mut |_, _, _| Ok(()))?;
-    if reached.is_whole() && !file.has_mended() && file.has_magic().map_err(disk)? {
-        return Ok(Pages::Sound);
-    }
-    Ok(if has_rows(file)? { Pages::Damaged } else { Pages::Foreign })
+    let reaches_all = walk::reaches_all(file)? && file.has_magic().map_err(disk)?;
+    Ok(match (reaches_all, file.has_mended()) {
+        (true, false) => Pages::Sound,
+        _ if !has_rows(file)? => Pages::Foreign,
+        (true, true) => Pages::Flipped,
+        (false, _) => Pages::Damaged,
+    })
 }

@@ -32,8 +32,10 @@ const SLOTS_AT: [usize; 2] = [64, 192];
 const SLOT_BYTES: usize = 128;
 const SLOT_CHECKSUM_AT: usize = 112;
 const TRANSACTION_ID_AT: usize = 104;
-/// Where a commit slot has the pointer to the root of the tree of tables.
-const ROOT_AT: usize = 8;
+/// Where a commit slot says whether each of its two trees of tables has a page, and where it has the pointers to them: the
+/// tree of the store's tables, and that of redb's own tables.
+const HAS_ROOT_AT: [usize; 2] = [1, 2];
+const ROOT_AT: [usize; 2] = [8, 40];
 
 const LEAF: u8 = 1;
 const BRANCH: u8 = 2;
@@ -58,7 +60,7 @@ pub(super) struct Pointer {
     checksum: u128,
 }
 
-/// The root of the tree of tables.
+/// The root of a tree of tables.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Root {
     /// No commit slot can be trusted.
@@ -211,23 +213,19 @@ impl PageFile {
         Ok(Some(Read { page, is_sound, blocks: (at / PAGE_BYTES as u64, (bytes / PAGE_BYTES) as u64) }))
     }
 
-    /// Returns the root of the tree of tables, as the latest commit has it.
-    pub(super) fn root(&self) -> io::Result<Root> {
-        let Some((slot, _)) = self.latest_slot()? else { return Ok(Root::Unknown) };
-        let is_empty = slot[1] == 0;
-        let root = Pointer::read(&slot, ROOT_AT).map_or(Root::Unknown, Root::At);
-        Ok(if is_empty { Root::Empty } else { root })
+    /// Returns the roots of the tree of the store's tables and of the tree of redb's own tables, as the latest commit has
+    /// them.
+    pub(super) fn roots(&self) -> io::Result<[Root; 2]> {
+        let Some(slot) = self.latest_slot()? else { return Ok([Root::Unknown; 2]) };
+        let root = |tree: usize| {
+            let is_empty = slot[HAS_ROOT_AT[tree]] == 0;
+            if is_empty { Root::Empty } else { Pointer::read(&slot, ROOT_AT[tree]).map_or(Root::Unknown, Root::At) }
+        };
+        Ok([0, 1].map(root))
     }
 
-    /// Returns whether one flipped bit is all that is wrong with the slot of the latest commit. redb would go back to the
-    /// commit before it.
-    pub(super) fn has_flipped_slot(&self) -> io::Result<bool> {
-        Ok(self.latest_slot()?.is_some_and(|(_, is_mended)| is_mended))
-    }
-
-    /// Returns the commit slot of the latest commit, and whether a bit was flipped back in it. `None` if it cannot be
-    /// trusted.
-    fn latest_slot(&self) -> io::Result<Option<(Vec<u8>, bool)>> {
+    /// Returns the commit slot of the latest commit, if need be with a bit flipped back. `None` if it cannot be trusted.
+    fn latest_slot(&self) -> io::Result<Option<Vec<u8>>> {
         let header = self.read(0, SLOTS_AT[1] + SLOT_BYTES)?;
         let flags = header[FLAGS_AT];
         let mut slots = SLOTS_AT.map(|at| {
@@ -235,10 +233,9 @@ impl PageFile {
             let is_right = |slot: &[u8]| {
                 number(slot, SLOT_CHECKSUM_AT).map(u128::from_le_bytes) == Some(xxh3_128(&slot[..SLOT_CHECKSUM_AT]))
             };
-            let was_right = is_right(&slot);
-            (was_right || self.search(&mut slot, is_right)).then_some((slot, !was_right))
+            (is_right(&slot) || self.search(&mut slot, is_right)).then_some(slot)
         });
-        let id = |(slot, _): &(Vec<u8>, bool)| number(slot, TRANSACTION_ID_AT).map(u64::from_le_bytes);
+        let id = |slot: &Vec<u8>| number(slot, TRANSACTION_ID_AT).map(u64::from_le_bytes);
         let [named, other] = [usize::from(flags & 1), usize::from(flags & 1 == 0)];
         // After an orderly end the latest commit is the one with the higher number, whatever the flag says. Otherwise a
         // higher number may be of a commit that was cut short. If the slot is damaged, the other slot is no substitute:

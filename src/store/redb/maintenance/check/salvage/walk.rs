@@ -21,6 +21,8 @@ const OF_TABLES: Widths = Widths { key: None, value: None };
 /// Where the definition of a table says whether it has a root, and where it has the pointer to the root.
 const HAS_ROOT_AT: usize = 9;
 const ROOT_AT: usize = 10;
+/// Where it says whether its keys and its values have a fixed width. The width follows, in four bytes.
+const WIDTHS_AT: [usize; 2] = [42, 47];
 
 /// A part of a table that the walk could not reach: the rows with keys above `above` and up to `up_to`.
 #[derive(Debug, Clone)]
@@ -28,6 +30,12 @@ struct Gap {
     table: String,
     above: Option<Vec<u8>>,
     up_to: Option<Vec<u8>>,
+}
+
+impl Gap {
+    fn whole(table: &str) -> Self {
+        Self { table: table.to_owned(), above: None, up_to: None }
+    }
 }
 
 /// What a walk has reached.
@@ -38,6 +46,11 @@ pub(super) struct Reached {
 }
 
 impl Reached {
+    fn nothing_of(file: &PageFile) -> Self {
+        let words = usize::try_from(file.blocks().div_ceil(64)).unwrap_or(0);
+        Self { blocks: vec![0; words], gaps: Vec::new() }
+    }
+
     pub(super) fn has_block(&self, number: u64) -> bool {
         let word = usize::try_from(number / 64).ok().and_then(|word| self.blocks.get(word));
         word.is_some_and(|word| word >> (number % 64) & 1 == 1)
@@ -79,51 +92,94 @@ impl Reached {
 /// has the checksum of its pointer.
 pub(super) type TakeLeaf<'a> = dyn FnMut(&str, Leaf<'_>, bool) -> Result<(), Failure> + 'a;
 
-/// Walks the trees of these tables.
-pub(super) fn walk(file: &PageFile, wanted: &[Wanted], take: &mut TakeLeaf<'_>) -> Result<Reached, Failure> {
-    let words = usize::try_from(file.blocks().div_ceil(64)).unwrap_or(0);
-    let mut reached = Reached { blocks: vec![0; words], gaps: Vec::new() };
+/// A row of a tree of tables.
+struct Definition {
+    name: Vec<u8>,
+    bytes: Vec<u8>,
+    /// Whether the row is in a page that is proved to be of the tree.
+    is_sound: bool,
+}
+
+impl Definition {
+    /// Returns the pointer to the root of the table. `None` if the table is empty.
+    fn root(&self) -> Option<Pointer> {
+        let has_root = self.bytes.get(HAS_ROOT_AT).is_some_and(|flag| *flag != 0);
+        Pointer::read(&self.bytes, ROOT_AT).filter(|_| has_root)
+    }
+
+    fn widths(&self) -> Widths {
+        let width = |at: usize| {
+            let (flag, width) = self.bytes.get(at..)?.split_first()?;
+            usize::try_from(u32::from_le_bytes(*width.first_chunk()?)).ok().filter(|_| *flag != 0)
+        };
+        let [key, value] = WIDTHS_AT.map(width);
+        Widths { key, value }
+    }
+}
+
+/// Returns what the tree of tables with this root has. Its gaps are added to those of `reached`.
+fn definitions(file: &PageFile, root: Root, reached: &mut Reached) -> Result<Vec<Definition>, Failure> {
     let mut definitions = Vec::new();
-    let whole = |table: &str| Gap { table: table.to_owned(), above: None, up_to: None };
-    match file.root().map_err(disk)? {
+    match root {
         Root::At(root) => {
             let mut take = |_: &str, leaf: Leaf<'_>, is_sound: bool| -> Result<(), Failure> {
-                definitions.extend(leaf.entries().map(|(name, value)| (name.to_vec(), value.to_vec(), is_sound)));
+                definitions.extend(leaf.entries().map(|(name, bytes)| Definition {
+                    name: name.to_vec(),
+                    bytes: bytes.to_vec(),
+                    is_sound,
+                }));
                 Ok(())
             };
-            Walk { file, widths: OF_TABLES, is_proved: true, reached: &mut reached, take: &mut take }.descend(
-                root,
-                &whole(""),
-                0,
-            )?;
+            let mut walk = Walk { file, widths: OF_TABLES, is_proved: true, reached, take: &mut take };
+            walk.descend(root, &Gap::whole(""), 0)?;
         }
         Root::Empty => {}
-        Root::Unknown => reached.gaps.push(whole("")),
+        Root::Unknown => reached.gaps.push(Gap::whole("")),
     }
+    Ok(definitions)
+}
+
+/// Walks the trees of these tables.
+pub(super) fn walk(file: &PageFile, wanted: &[Wanted], take: &mut TakeLeaf<'_>) -> Result<Reached, Failure> {
+    let mut reached = Reached::nothing_of(file);
+    let [root, _] = file.roots().map_err(disk)?;
+    let definitions = definitions(file, root, &mut reached)?;
     let lacks_definitions = !std::mem::take(&mut reached.gaps).is_empty();
     for Wanted { name, widths } in wanted {
-        let definition = definitions.iter().find(|(found, ..)| found == name.as_bytes());
-        let root = definition.map(|(_, value, is_sound)| {
-            let has_root = value.get(HAS_ROOT_AT).is_some_and(|flag| *flag != 0);
-            (Pointer::read(value, ROOT_AT).filter(|_| has_root), *is_sound)
-        });
-        match root {
+        let definition = definitions.iter().find(|definition| definition.name == name.as_bytes());
+        match definition.map(|definition| (definition.root(), definition.is_sound)) {
             Some((Some(root), is_sound)) => {
                 // The damaged page may be one of an earlier commit, and then the table that it defines is of that time too.
                 if !is_sound {
-                    reached.gaps.push(whole(name));
+                    reached.gaps.push(Gap::whole(name));
                 }
                 if is_sound || file.page_as_it_is(root, *widths).map_err(disk)?.is_some_and(|read| read.is_sound) {
                     let mut walk = Walk { file, widths: *widths, is_proved: is_sound, reached: &mut reached, take };
-                    walk.descend(root, &whole(name), 0)?;
+                    walk.descend(root, &Gap::whole(name), 0)?;
                 }
             }
             Some((None, true)) => {}
             None if !lacks_definitions => {}
-            _ => reached.gaps.push(whole(name)),
+            _ => reached.gaps.push(Gap::whole(name)),
         }
     }
     Ok(reached)
+}
+
+/// Walks all trees of the latest commit, also those of redb's own tables. Returns whether every page has the checksum of
+/// its pointer, if need be after a flipped bit was flipped back. If one has not, redb goes back to an earlier commit.
+pub(super) fn reaches_all(file: &PageFile) -> Result<bool, Failure> {
+    let mut reached = Reached::nothing_of(file);
+    for root in file.roots().map_err(disk)? {
+        for definition in definitions(file, root, &mut reached)? {
+            let (widths, take): (_, &mut TakeLeaf<'_>) = (definition.widths(), &mut |_, _, _| Ok(()));
+            if let Some(root) = definition.root() {
+                let mut walk = Walk { file, widths, is_proved: true, reached: &mut reached, take };
+                walk.descend(root, &Gap::whole(""), 0)?;
+            }
+        }
+    }
+    Ok(reached.is_whole())
 }
 
 pub(super) fn disk(error: std::io::Error) -> Failure {

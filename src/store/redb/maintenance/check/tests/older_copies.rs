@@ -3,7 +3,9 @@ use std::path::Path;
 
 use redb::{Database, ReadableTable};
 
-use super::set_up::{damage_meta, damage_noted_journal, id, lose, mark, open, places, refusal, seal, told};
+use super::set_up::{
+    damage_meta, damage_noted_journal, forget_newest, id, lose, mark, open, places, refusal, seal, told,
+};
 use crate::settings::StoreSettings;
 use crate::store::redb::files::open_error::OpenError;
 use crate::store::redb::journal::chain::{chain, read_row};
@@ -203,4 +205,53 @@ async fn a_damaged_page_of_the_last_commit_of_the_journal_is_no_older_copy() {
     }
     // Whether the damaged page had further rows cannot be told.
     assert_all_is_back(directory.path(), &journal, &[Loss::JournalEnd { last: 3 }], "a page of the last commit");
+}
+
+/// Writes the files of [`killed`] with these changes of the journal, repairs them, and returns the loss. Asserts that the
+/// store opens then, and that it has what it did not name as lost.
+async fn repaired_after(files: &[Vec<u8>; 2], change: impl Fn(&mut [u8]), damage: &str) -> Vec<Loss> {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join(StoreFile::Main.name()), &files[0]).unwrap();
+    let mut journal = files[1].clone();
+    change(&mut journal);
+    fs::write(directory.path().join(StoreFile::Journal.name()), &journal).unwrap();
+    let (before, repaired) = repair(directory.path()).unwrap_or_else(|refused| panic!("{damage}: {refused}"));
+    let after = repaired.map_or(before, |(_, after)| after);
+    assert_eq!(told(&after), [""; 0], "{damage}");
+    let all = places(directory.path()).await;
+    assert!(all.len() == 3 || !after.losses.is_empty(), "{damage}: turns are lost without a name: {all:?}");
+    after.losses
+}
+
+#[tokio::test]
+async fn a_damaged_page_of_the_journal_is_no_older_copy_whatever_the_page_has() {
+    let (directory, journal) = killed().await;
+    let files = [fs::read(directory.path().join(StoreFile::Main.name())).unwrap(), journal];
+    let pages =
+        (4096..files[1].len()).step_by(4096).filter(|at| files[1][*at..*at + 4096].iter().any(|byte| *byte != 0));
+    for page in pages {
+        // In the kind of the page, in its number of rows, in an offset, and in what follows.
+        for at in [0, 2, 5, 20, 150] {
+            let flipped = |journal: &mut [u8]| journal[page + at] ^= 1;
+            let damage = format!("a bit of byte {at} of the page at {page}");
+            assert_eq!(repaired_after(&files, flipped, &damage).await, [], "{damage}");
+        }
+        let blanked = |journal: &mut [u8]| journal[page..page + 4096].fill(0);
+        repaired_after(&files, blanked, &format!("the page at {page} is blank")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_the_last_commit_of_the_journal_is_found_by_a_check_also_if_the_main_file_has_not_seen_it() {
+    let (directory, mut journal) = killed().await;
+    forget_newest(directory.path());
+    let slot = if journal[9] & 1 == 1 { 192 } else { 64 };
+    // The number of the page at the root of redb's own tables.
+    let root = u64::from_le_bytes(journal[slot + 40..slot + 48].try_into().unwrap());
+    let page = usize::try_from(4096 * (1 + (root & 0xf_ffff))).unwrap();
+    journal[page + 5] ^= 1;
+    fs::write(directory.path().join(StoreFile::Journal.name()), &journal).unwrap();
+    assert_eq!(told(&check(directory.path()).unwrap()), ["the file: pages of the journal are damaged"]);
+    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+    assert_eq!((told(&after), after.sealed_turns, after.losses), (vec![], 3, vec![]));
 }
