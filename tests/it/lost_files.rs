@@ -243,6 +243,76 @@ fn an_idle_server_logs_that_its_files_are_gone() {
     losing.server.await_log("nothing is acknowledged any more");
 }
 
+/// Writes over a file in place, as `cp` does, cuts it short, or empties it.
+const OVERWRITES: [fn(&Path, &[u8]); 3] = [
+    |path, earlier| fs::write(path, earlier).unwrap(),
+    |path, _| fs::File::options().write(true).open(path).unwrap().set_len(16_384).unwrap(),
+    |path, _| fs::write(path, "").unwrap(),
+];
+
+/// Asserts that nothing is acknowledged, and that `/ready` says which file was written over.
+#[track_caller]
+fn assert_overwritten(server: &Server, file: &str) {
+    for turn in 0..20 {
+        let refused = server.client().post_events(&done(&format!("later{turn}")));
+        assert_eq!(refused.status, 503, "{refused:?}");
+    }
+    let not_ready = server.client().get("/ready");
+    assert_eq!(not_ready.status, 503, "{not_ready:?}");
+    for part in [file, "another program has written over", "stop the server"] {
+        assert!(not_ready.error().contains(part), "{part}: {not_ready:?}");
+    }
+}
+
+#[test]
+fn nothing_is_acknowledged_after_another_program_has_written_over_the_database_which_stays_as_it_wrote_it() {
+    for overwrite in OVERWRITES {
+        let losing = Losing::start();
+        let (main, backup) = (losing.data().join(MAIN), losing.home.path().join("backup.redb"));
+        let mut command = turn_metrics();
+        let saved = command.args(["backup", "--server", &losing.server.url()]).arg(&backup).output().unwrap();
+        assert!(saved.status.success(), "{saved:?}");
+        assert_eq!(losing.server.client().post_events(&done("t5")).status, 200);
+        overwrite(&main, &fs::read(&backup).unwrap());
+        let written = fs::read(&main).unwrap();
+        assert_overwritten(&losing.server, MAIN);
+        stop(losing.server);
+        assert!(fs::read(&main).unwrap() == written, "the server wrote to the file");
+        // As `/ready` says, and the journal is still there.
+        fs::rename(losing.home.path().join("data").join(JOURNAL), losing.home.path().join("old journal")).unwrap();
+        fs::write(&main, fs::read(&backup).unwrap()).unwrap();
+        assert_turns(&mut Server::start(&losing.home.path().join("data")).client(), &first_turns());
+    }
+}
+
+#[test]
+fn everything_is_saved_by_a_stop_after_another_program_has_written_over_the_journal() {
+    for overwrite in OVERWRITES {
+        let losing = Losing::start();
+        let (data, journal) = (losing.data(), losing.data().join(JOURNAL));
+        let earlier = fs::read(&journal).unwrap();
+        assert_eq!(losing.server.client().post_events(&done("t5")).status, 200);
+        overwrite(&journal, &earlier);
+        let written = fs::read(&journal).unwrap();
+        assert_overwritten(&losing.server, JOURNAL);
+        stop(losing.server);
+        assert!(fs::read(&journal).unwrap() == written, "the server wrote to the file");
+        fs::rename(&journal, losing.home.path().join("old journal")).unwrap();
+        let check = turn_metrics().args(["check", "--data-dir"]).arg(&data).output().unwrap();
+        assert_eq!(check.status.code(), Some(0), "{check:?}");
+        let turns = [first_turns(), vec!["t5".to_owned()]].concat();
+        assert_turns(&mut Server::start(&data).client(), &turns);
+        drop(losing.home);
+    }
+}
+
+#[test]
+fn an_idle_server_logs_that_a_file_was_written_over() {
+    let losing = Losing::start();
+    fs::write(losing.data().join(MAIN), "of somebody else").unwrap();
+    losing.server.await_log("another program has written over the database file");
+}
+
 fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -3,11 +3,13 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::{Builder, Database, DatabaseError};
 
 #[cfg(test)]
 use super::doom;
+use super::watch::{Watch, WatchedFile};
 use crate::private_file;
 
 /// Opens the database in this file.
@@ -17,6 +19,16 @@ pub(crate) fn open_database(builder: &Builder, path: &Path) -> Result<Database, 
         return builder.create_with_backend(doom::Doomed::open(path)?);
     }
     builder.open(path)
+}
+
+/// Like [`open_database`]. Also returns what notices that another program writes over the file.
+pub(super) fn open_watched(builder: &Builder, path: &Path) -> Result<(Database, Option<Arc<Watch>>), DatabaseError> {
+    #[cfg(test)]
+    if doom::is_planned() {
+        return Ok((builder.create_with_backend(doom::Doomed::open(path)?)?, None));
+    }
+    let (file, watch) = WatchedFile::open(path)?;
+    Ok((builder.create_with_backend(file)?, Some(watch)))
 }
 
 /// Makes a database in this file, if it has none.

@@ -1,15 +1,17 @@
-//! Whether the files that a store has open are still the files that their names lead to.
+//! Whether the files that a store has open are still the files that their names lead to, and as the store left them.
 //!
 //! A process can go on writing to a file that was removed or moved away. Everything that it writes then is gone when it
-//! ends, so nothing may be acknowledged.
+//! ends, so nothing may be acknowledged. The same holds for a file that another program has written over.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::location::Location;
 use super::open_error::{OpenError, failed};
+use super::watch::Watch;
 use crate::link;
 use crate::store::fault::{Fault, FaultKind};
 use crate::store::redb::tables::store_file::StoreFile;
@@ -32,14 +34,19 @@ struct NamedFile {
     file: fs::File,
     #[cfg(unix)]
     directory: Option<fs::File>,
+    watch: Option<Arc<Watch>>,
 }
 
-/// Which of the files is not where it was opened.
+/// Which of the files is not where it was opened, or was written over there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Displaced {
     Main,
     Journal,
     Both,
+    /// Another program has written over the main file, or has cut it short.
+    OverwrittenMain,
+    /// The same happened to the journal.
+    OverwrittenJournal,
 }
 
 /// The numbers of the device and of the file on it. The system gives them to no other file while the file is open.
@@ -80,7 +87,7 @@ fn identity(path: &Path) -> io::Result<Identity> {
 }
 
 impl NamedFile {
-    fn of(path: PathBuf) -> Result<Self, OpenError> {
+    fn of(path: PathBuf, watch: Option<Arc<Watch>>) -> Result<Self, OpenError> {
         let unusable = |source| failed(&path, Fault::disk(source));
         let identity = identity(&path).map_err(unusable)?;
         #[cfg(unix)]
@@ -95,7 +102,12 @@ impl NamedFile {
             file,
             #[cfg(unix)]
             directory,
+            watch,
         })
+    }
+
+    fn is_overwritten(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.is_overwritten())
     }
 
     /// Symbolic links are followed, so a link that leads elsewhere is noticed too.
@@ -142,24 +154,41 @@ impl NamedFile {
 }
 
 impl InPlace {
-    /// Notes which files the names lead to. Call this right after both files were opened.
-    pub(super) fn of(location: &Location) -> Result<Self, OpenError> {
+    /// Notes which files the names lead to. Call this right after both files were opened. The watches are those of the main
+    /// file and of the journal.
+    pub(super) fn of(location: &Location, [main, journal]: [Option<Arc<Watch>>; 2]) -> Result<Self, OpenError> {
         if !matches!(location, Location::Directory(_)) {
             return Ok(Self::default());
         }
-        let named = |file| NamedFile::of(location.path(file)).map(Some);
-        Ok(Self { main: named(StoreFile::Main)?, journal: named(StoreFile::Journal)?, is_told: AtomicBool::new(false) })
+        let named = |file, watch| NamedFile::of(location.path(file), watch).map(Some);
+        let (main, journal) = (named(StoreFile::Main, main)?, named(StoreFile::Journal, journal)?);
+        Ok(Self { main, journal, is_told: AtomicBool::new(false) })
     }
 
-    /// Asks the system which files the names lead to now. This takes some microseconds.
+    /// Asks the system which files the names lead to now, and looks at the headers of the files. This takes some
+    /// microseconds.
     pub(crate) fn displaced(&self) -> Option<Displaced> {
+        let overwritten = self.overwritten();
+        if overwritten == Some(Displaced::OverwrittenMain) {
+            return overwritten;
+        }
         let is_displaced = |file: &Option<NamedFile>| file.as_ref().is_some_and(NamedFile::is_displaced);
         match (is_displaced(&self.main), is_displaced(&self.journal)) {
-            (false, false) => None,
+            (false, false) => overwritten,
             (true, false) => Some(Displaced::Main),
             (false, true) => Some(Displaced::Journal),
             (true, true) => Some(Displaced::Both),
         }
+    }
+
+    /// Returns which of the files another program has written over. The files must not be closed then: what the journal
+    /// had may be in memory only.
+    pub(crate) fn overwritten(&self) -> Option<Displaced> {
+        let is_overwritten = |file: &Option<NamedFile>| file.as_ref().is_some_and(NamedFile::is_overwritten);
+        if is_overwritten(&self.main) {
+            return Some(Displaced::OverwrittenMain);
+        }
+        is_overwritten(&self.journal).then_some(Displaced::OverwrittenJournal)
     }
 
     /// Like [`InPlace::displaced`], as a fault. Logs when a file is gone or back.
@@ -195,6 +224,16 @@ impl Displaced {
                  open; move them back; if they are lost, make the directory again and save their contents with \
                  `turn-metrics backup` before you stop the server"
                 }
+                Self::OverwrittenMain => {
+                    "another program has written over the database file turn-metrics.redb, or has cut it short, while the \
+                 server has it open; stop the server, keep copies of both files, and restore a backup; if there is none, \
+                 `turn-metrics check --repair` saves what is left"
+                }
+                Self::OverwrittenJournal => {
+                    "another program has written over the file turn-metrics.journal.redb, or has cut it short, while the \
+                 server has it open; stop the server with SIGTERM, which saves everything in turn-metrics.redb, move the \
+                 journal away, and start the server again"
+                }
             },
         )
     }
@@ -216,7 +255,7 @@ mod tests {
         for file in [StoreFile::Main, StoreFile::Journal] {
             fs::write(location.path(file), "x").unwrap();
         }
-        let in_place = InPlace::of(&location).unwrap();
+        let in_place = InPlace::of(&location, [None, None]).unwrap();
         assert_eq!(in_place.displaced(), None);
         (directory, data, in_place)
     }
@@ -262,7 +301,7 @@ mod tests {
         let (directory, data, _) = opened();
         let linked = directory.path().join("linked");
         symlink(&data, &linked).unwrap();
-        let in_place = InPlace::of(&Location::Directory(linked.clone())).unwrap();
+        let in_place = InPlace::of(&Location::Directory(linked.clone()), [None, None]).unwrap();
         fs::remove_file(&linked).unwrap();
         symlink(&linked, &linked).unwrap();
         assert_eq!(in_place.displaced(), Some(Displaced::Both), "a link that leads to itself");
@@ -291,6 +330,6 @@ mod tests {
 
     #[test]
     fn files_without_names_are_always_in_place() {
-        assert_eq!(InPlace::of(&Location::Memory).unwrap().check(), Ok(()));
+        assert_eq!(InPlace::of(&Location::Memory, [None, None]).unwrap().check(), Ok(()));
     }
 }

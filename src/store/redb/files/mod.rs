@@ -10,6 +10,7 @@
 //! - `open_error`: why a store could not be opened.
 //! - `path`: symbolic links, empty files, and file names that survive a power cut.
 //! - `file`: the operations that change a file or its name.
+//! - `watch`: notices that another program writes over an open file.
 //! - `doom`: in tests, lets a thread make only a limited number of changes to files.
 //! - `overlay`: a view of a file that keeps writes in memory.
 //! - `look`: opens a database through an overlay.
@@ -19,7 +20,7 @@
 //! - `create`: makes new files, or refuses to make them.
 //! - `open_files`: both files and the memtable.
 //! - `open`: opens both files.
-//! - `in_place`: whether the open files are still the files that their names lead to.
+//! - `in_place`: whether the open files are still the files that their names lead to, and as the store left them.
 //! - `unfinished`: the names of files that are being written, which a crash may leave.
 //! - `size`: the size of a file, and how to pack it.
 //! - `retire`: removes the journal when all of its rows are in the tables, and closes the files.
@@ -47,4 +48,5 @@ pub(crate) mod stamp;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod storage;
 pub(crate) mod unfinished;
+pub(crate) mod watch;
 pub(crate) mod write_back;

@@ -1,12 +1,13 @@
 //! Opens the files of a store.
 
 use std::io;
+use std::sync::Arc;
 
 use redb::backends::InMemoryBackend;
 use redb::{Builder, Database, DatabaseError, StorageError};
 
 use super::create::make_ready;
-use super::file::open_database;
+use super::file::open_watched;
 use super::header::StoreHeader;
 use super::in_place::InPlace;
 use super::location::Location;
@@ -15,6 +16,7 @@ use super::open_files::{Extent, Files};
 use super::path::{has_content, sync_directory, target};
 use super::replay::Replayed;
 use super::stamp::{guarded, stamp, stamp_journal, stamp_main, verify_facts};
+use super::watch::Watch;
 use super::write_back::write_back_file;
 use crate::link;
 use crate::store::fault::{Fault, FaultKind};
@@ -41,7 +43,7 @@ impl Location {
         if let Self::Directory(directory) = self {
             make_ready(directory, &path, &journal_path)?;
         }
-        let tables = self.open_file(StoreFile::Main, cache_bytes)?;
+        let (tables, watch) = self.open_file(StoreFile::Main, cache_bytes)?;
         stamp(&path, &tables, StoreFile::Main, &stamp_main)?;
         // Before the first write, which would write the damaged facts again, into a page whose checksum fits.
         verify_facts(&path, &tables, StoreFile::Main)?;
@@ -49,7 +51,7 @@ impl Location {
         // The lock on the main file keeps other processes away from the journal meanwhile.
         self.write_back_journal()?;
         // Each row of the journal is read only once, into the memtable, so a small cache is enough.
-        let journal = self.open_file(StoreFile::Journal, JOURNAL_CACHE_BYTES)?;
+        let (journal, journal_watch) = self.open_file(StoreFile::Journal, JOURNAL_CACHE_BYTES)?;
         stamp(&journal_path, &journal, StoreFile::Journal, &|txn| stamp_journal(txn, &header))?;
         verify_facts(&journal_path, &journal, StoreFile::Journal)?;
         if let Self::Directory(directory) = self {
@@ -75,7 +77,7 @@ impl Location {
         if header.bond.journal_id.is_none() {
             guarded(&path, || bind_journal(&tables, &journal))?;
         }
-        let in_place = InPlace::of(self)?;
+        let in_place = InPlace::of(self, [watch, journal_watch])?;
         Files::new(tables, journal, memtable, header.bond.store_id, in_place).map_err(|failure| failed(&path, failure))
     }
 
@@ -102,12 +104,12 @@ impl Location {
         }
     }
 
-    fn open_file(&self, file: StoreFile, cache_bytes: usize) -> Result<Database, OpenError> {
+    fn open_file(&self, file: StoreFile, cache_bytes: usize) -> Result<(Database, Option<Arc<Watch>>), OpenError> {
         let mut builder = Builder::new();
         builder.set_cache_size(cache_bytes);
         let path = self.path(file);
         let opened = match self {
-            Self::Directory(_) => match open_database(&builder, &path) {
+            Self::Directory(_) => match open_watched(&builder, &path) {
                 Err(DatabaseError::Storage(StorageError::Io(source)))
                     if source.kind() == io::ErrorKind::PermissionDenied =>
                 {
@@ -115,9 +117,9 @@ impl Location {
                 }
                 opened => opened,
             },
-            Self::Memory => builder.create_with_backend(InMemoryBackend::new()),
+            Self::Memory => builder.create_with_backend(InMemoryBackend::new()).map(|database| (database, None)),
             #[cfg(any(test, feature = "testing"))]
-            Self::Storage(storage) => storage.open(&builder, file),
+            Self::Storage(storage) => storage.open(&builder, file).map(|database| (database, None)),
         };
         opened.map_err(|error| explain(&path, error))
     }

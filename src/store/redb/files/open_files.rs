@@ -212,9 +212,8 @@ impl Files {
         Ok(txn.commit()?)
     }
 
-    /// Drops all rows of the journal, and notes in the tables that the store has no journal. Call this only if the
-    /// tables have the contents of all rows.
-    pub(crate) fn retire_journal(&self) -> Result<(), Failure> {
+    /// Notes in the tables that the store has no journal. Call this only if the tables have the contents of all rows.
+    pub(crate) fn release_journal(&self) -> Result<(), Failure> {
         let last_row = self.memtable().last_row();
         let txn = self.write_tables()?;
         {
@@ -222,7 +221,12 @@ impl Files {
             meta.set_running_time(self.running_time())?;
             meta.release_journal(last_row)?;
         }
-        txn.commit()?;
+        Ok(txn.commit()?)
+    }
+
+    /// Drops all rows of a journal that the store does not need any more.
+    pub(crate) fn empty_journal(&self) -> Result<(), Failure> {
+        let last_row = self.memtable().last_row();
         let txn = self.write_journal()?;
         txn.delete_table(ROWS)?;
         txn.open_table(ROWS)?;

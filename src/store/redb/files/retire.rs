@@ -16,16 +16,24 @@ impl Location {
     /// Removes the journal and closes the files. Then the main file alone is the store. Call this only if the tables
     /// have the contents of the journal.
     ///
-    /// If the main file is not in its place, the journal may be all that is left of the store, so it stays as it is.
+    /// If the main file is not in its place, or not as the store left it, the journal may be all that is left of the store,
+    /// so it stays as it is. So does a file that another program has made of the journal.
     pub(crate) fn retire(&self, mut files: Files) -> Result<(), Fault> {
         let displaced = files.in_place().displaced();
-        if let Some(Displaced::Main | Displaced::Both) = displaced {
+        if let Some(Displaced::Main | Displaced::Both | Displaced::OverwrittenMain) = displaced {
             let cause = files.in_place().check();
             files.close();
             return cause.inspect_err(|fault| tracing::warn!(%fault, "the journal is left as it is"));
         }
         // A panic must not unwind into the drop of the files: that would panic again.
-        let retired = unwind::caught_as_fault(|| Ok(files.retire_journal()?));
+        let retired = unwind::caught_as_fault(|| {
+            files.release_journal()?;
+            if displaced == Some(Displaced::OverwrittenJournal) {
+                tracing::warn!("everything is in the main file now; move the file in the place of the journal away");
+                return Ok(());
+            }
+            Ok(files.empty_journal()?)
+        });
         if retired.is_ok() && is_sparse(self.main_bytes(), files.live_bytes().unwrap_or(u64::MAX)) {
             files.pack();
         }

@@ -367,7 +367,13 @@ impl Writer {
             }
             // The store is closed already, and the writer will open it again.
             Err(cause) if self.retry.is_some() => cause,
-            Err(cause) => self.fail(cause),
+            Err(cause) => match self.overwritten() {
+                Some(overwritten) => {
+                    self.is_displaced = true;
+                    overwritten
+                }
+                None => self.fail(cause),
+            },
         };
         for job in batch {
             job.answer(Err(CommitError::Unavailable(cause.clone())));
@@ -462,6 +468,12 @@ impl Writer {
             // The files are closed. The batch fails for that reason.
             Err(_) => Ok(()),
         }
+    }
+
+    /// Returns why nothing can be written if another program has written over one of the files. Then the files stay open.
+    fn overwritten(&self) -> Option<Fault> {
+        let in_place = self.slot.with(Files::in_place).ok()?;
+        in_place.overwritten().and_then(|_| in_place.check().err())
     }
 
     /// Writes to the tables, to show that a write works. The write also notes the newest row.
