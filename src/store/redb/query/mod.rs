@@ -19,6 +19,7 @@ pub(crate) mod report;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
@@ -50,11 +51,19 @@ pub(crate) struct LeftOut {
 }
 
 impl LeftOut {
-    fn add(&mut self, damaged: &DamagedRecord, place: impl FnOnce() -> String) {
+    fn add(&mut self, damaged: &impl Display, place: impl FnOnce() -> String) {
         if self.count == 0 {
             self.first = format!("{}: {damaged}", place());
         }
         self.count += 1;
+    }
+
+    /// Adds what another part of the read met.
+    fn absorb(&mut self, other: Self) {
+        if self.count == 0 {
+            self.first = other.first;
+        }
+        self.count += other.count;
     }
 
     /// Adds positions that have no row.

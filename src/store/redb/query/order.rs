@@ -1,5 +1,5 @@
 use std::collections::{HashMap, HashSet};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
 
 use super::{LIST_BYTES, LeftOut};
@@ -14,6 +14,7 @@ use crate::store::redb::tables::record::at_position::AtPosition;
 use crate::store::redb::tables::record::damaged::{DamagedRecord, RecordFlaw};
 use crate::store::redb::tables::row::Rows;
 use crate::store::redb::tables::schema::{Keys, Positions};
+use crate::store::redb::unwind;
 use crate::turn::{ConversationId, Ordinal, StoredTurn};
 
 /// The limit on the steps of a page. The page ends with the turn that reaches the limit. A step may take a KiB, and a
@@ -125,64 +126,29 @@ impl OrderQuery {
             (next.number > self.after).then_some(SealedPage { next, ..page })
         };
         let mut steps = 0;
+        if let (Some(tables), 1..) = (tables, self.in_tables) {
+            let positions = self.after + 1..=self.after + self.in_tables;
+            let read = Reading::of(tables, &self.erased, limits, positions.clone())?;
+            page.left_out = read.left_out.count;
+            left_out.absorb(read.left_out);
+            steps = read.steps;
+            let turns = read.turns.into_iter();
+            page.turns.extend(turns.map(|(number, conversation_id, turn)| PositionedTurn {
+                position: at(number),
+                conversation_id,
+                turn,
+            }));
+            match read.end {
+                Some(End::Before(long)) => return Ok(before(at(long), page)),
+                Some(End::With(last)) => return Ok(Some(SealedPage { next: at(last), ..page })),
+                // Even if the last rows of the page are missing, the next page must begin after them.
+                None => page.next = at(*positions.end()),
+            }
+        }
         let mut is_full = |turn: &StoredTurn| {
             steps += turn.metrics.steps.len();
             steps >= limits.steps
         };
-        if let (Some(tables), 1..) = (tables, self.in_tables) {
-            let last = self.after + self.in_tables;
-            let mut ids = HashMap::new();
-            let (mut is_cut, mut long) = (false, None);
-            // Each position has a row, also that of a turn which is gone. So a missing row is damage.
-            let mut expected = self.after + 1;
-            let mut missing = 0;
-            visit_from::<Positions>(tables.positions()?, &(self.after + 1), |position, value| {
-                if value.is_ok() && *position > last {
-                    return Ok(ControlFlow::Break(()));
-                }
-                // A damaged row may have another key than it had, so it stands for the position that is expected.
-                if value.is_ok() {
-                    missing += position.saturating_sub(expected);
-                    expected = expected.max(*position);
-                }
-                expected += 1;
-                let position = at(*position);
-                match read(tables, value, &self.erased, &mut ids, limits.record_bytes) {
-                    Ok(Some((_, Found::Long))) => {
-                        long = Some(position);
-                        return Ok(ControlFlow::Break(()));
-                    }
-                    Ok(Some((conversation_id, Found::Turn(turn)))) => {
-                        is_cut = is_full(&turn);
-                        page.turns.push(PositionedTurn { position, conversation_id, turn: *turn });
-                        if is_cut {
-                            page.next = position;
-                            return Ok(ControlFlow::Break(()));
-                        }
-                    }
-                    Ok(Some((_, Found::Gone)) | None) => {}
-                    Err(Failure::Record(damaged)) => {
-                        page.left_out += 1;
-                        left_out.add(&damaged, || format!("position {}", position.number));
-                    }
-                    Err(failure) => return Err(failure),
-                }
-                Ok(ControlFlow::Continue(()))
-            })?;
-            if !is_cut && long.is_none() {
-                missing += (last + 1).saturating_sub(expected);
-            }
-            page.left_out += missing;
-            left_out.add_missing(missing, || format!("a position after {}", self.after));
-            if let Some(long) = long {
-                return Ok(before(long, page));
-            }
-            if is_cut {
-                return Ok(Some(page));
-            }
-            // Even if the last rows of the page are missing, the next page must begin after them.
-            page.next = at(last);
-        }
         for recent in self.recent {
             let Recent { position, conversation_id, life, ordinal, record } = recent;
             let position = at(position);
@@ -213,6 +179,136 @@ impl OrderQuery {
         }
         page.next = if self.is_last { page.latest } else { at(self.last) };
         Ok(Some(page))
+    }
+}
+
+/// The turns of a page whose positions are in the tables.
+struct Reading<'a> {
+    tables: &'a ReadTables,
+    erased: &'a HashSet<Life>,
+    limits: Limits,
+    positions: RangeInclusive<u64>,
+    /// The ids of the conversations that were looked up so far.
+    ids: HashMap<u64, Option<ConversationId>>,
+    turns: Vec<(u64, ConversationId, StoredTurn)>,
+    steps: usize,
+    left_out: LeftOut,
+    end: Option<End>,
+}
+
+/// Where a page ends before its last position.
+enum End {
+    /// With the turn at this position.
+    With(u64),
+    /// Before the turn at this position, whose record is long.
+    Before(u64),
+}
+
+impl<'a> Reading<'a> {
+    /// Reads the turns at these positions. If a page of the file is damaged, what is in it is left out.
+    fn of(
+        tables: &'a ReadTables,
+        erased: &'a HashSet<Life>,
+        limits: Limits,
+        positions: RangeInclusive<u64>,
+    ) -> Result<Self, Failure> {
+        let begun = || Self {
+            tables,
+            erased,
+            limits,
+            positions: positions.clone(),
+            ids: HashMap::new(),
+            turns: Vec::new(),
+            steps: 0,
+            left_out: LeftOut::default(),
+            end: None,
+        };
+        // A damaged page can make the database panic too.
+        match unwind::caught(|| begun().in_one_range()) {
+            Ok(Err(failure)) if !failure.is_damage() => Err(failure),
+            Ok(Ok(read)) => Ok(read),
+            Ok(Err(_)) | Err(_) => begun().one_by_one(),
+        }
+    }
+
+    fn in_one_range(mut self) -> Result<Self, Failure> {
+        let (first, last) = (*self.positions.start(), *self.positions.end());
+        // Each position has a row, also that of a turn which is gone. So a missing row is damage.
+        let (mut expected, mut missing) = (first, 0);
+        visit_from::<Positions>(self.tables.positions()?, &first, |position, row| {
+            if row.is_ok() && *position > last {
+                return Ok(ControlFlow::Break(()));
+            }
+            // A damaged row may have another key than it had, so it stands for the position that is expected.
+            if row.is_ok() {
+                missing += position.saturating_sub(expected);
+                expected = expected.max(*position);
+            }
+            expected += 1;
+            let found = self.find(row);
+            self.take(*position, found)
+        })?;
+        if self.end.is_none() {
+            missing += (last + 1).saturating_sub(expected);
+        }
+        self.left_out.add_missing(missing, || format!("a position after {}", first - 1));
+        Ok(self)
+    }
+
+    /// Looks for each position by itself, so that a page that cannot be read hides only what is in it.
+    fn one_by_one(mut self) -> Result<Self, Failure> {
+        let rows = self.tables.positions()?;
+        for position in self.positions.clone() {
+            let found = unwind::caught(|| match rows.get(position)? {
+                Some(row) => self.find(row.value().verify(&position)),
+                None => Err(DamagedRecord::new(Positions::WHAT, RecordFlaw::Missing).into()),
+            });
+            let place = || format!("position {position}");
+            match found {
+                Ok(Err(failure)) if failure.is_damage() => self.left_out.add(&failure, place),
+                Err(panic) => self.left_out.add(&panic, place),
+                Ok(found) => {
+                    if self.take(position, found)?.is_break() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// Looks for the turn of a row of the order, and returns its conversation too. `None` if the row is of no turn, or its
+    /// conversation was erased.
+    fn find(&mut self, row: Result<&[u8], DamagedRecord>) -> Result<Option<(ConversationId, Found)>, Failure> {
+        let AtPosition::Sealed { key, ordinal } = AtPosition::decode(row?)? else { return Ok(None) };
+        let conversation_id = match self.ids.get(&key) {
+            Some(id) => id.clone(),
+            None => self.ids.entry(key).or_insert(id_of(self.tables, key, self.erased)?).clone(),
+        };
+        let Some(conversation_id) = conversation_id else { return Ok(None) };
+        Ok(Some((conversation_id, turn_of(self.tables, key, ordinal, self.limits.record_bytes)?)))
+    }
+
+    /// Takes what was found at a position. Breaks where the page ends.
+    fn take(
+        &mut self,
+        position: u64,
+        found: Result<Option<(ConversationId, Found)>, Failure>,
+    ) -> Result<ControlFlow<()>, Failure> {
+        match found {
+            Ok(Some((_, Found::Long))) => self.end = Some(End::Before(position)),
+            Ok(Some((conversation_id, Found::Turn(turn)))) => {
+                self.steps += turn.metrics.steps.len();
+                if self.steps >= self.limits.steps {
+                    self.end = Some(End::With(position));
+                }
+                self.turns.push((position, conversation_id, *turn));
+            }
+            Ok(Some((_, Found::Gone)) | None) => {}
+            Err(Failure::Record(damaged)) => self.left_out.add(&damaged, || format!("position {position}")),
+            Err(failure) => return Err(failure),
+        }
+        Ok(if self.end.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 }
 
@@ -257,24 +353,6 @@ fn turn_of(tables: &ReadTables, key: u64, ordinal: Ordinal, record_bytes: usize)
         }
         Err(failure) => Err(failure),
     }
-}
-
-/// Looks for the turn of a row of the order, and returns its conversation too. `None` if the row is of no turn, or its
-/// conversation was erased.
-fn read(
-    tables: &ReadTables,
-    record: Result<&[u8], DamagedRecord>,
-    erased: &HashSet<Life>,
-    ids: &mut HashMap<u64, Option<ConversationId>>,
-    record_bytes: usize,
-) -> Result<Option<(ConversationId, Found)>, Failure> {
-    let AtPosition::Sealed { key, ordinal } = AtPosition::decode(record?)? else { return Ok(None) };
-    let conversation_id = match ids.get(&key) {
-        Some(id) => id.clone(),
-        None => ids.entry(key).or_insert(id_of(tables, key, erased)?).clone(),
-    };
-    let Some(conversation_id) = conversation_id else { return Ok(None) };
-    Ok(Some((conversation_id, turn_of(tables, key, ordinal, record_bytes)?)))
 }
 
 /// Returns the id of the conversation with this key. `None` if it was erased, in the tables or as one of these lives.

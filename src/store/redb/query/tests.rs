@@ -5,16 +5,24 @@ use super::conversations::ConversationsQuery;
 use super::order::OrderQuery;
 use super::report::ReportQuery;
 use super::*;
+use std::io::{Seek as _, SeekFrom, Write as _};
+
 use crate::report::NoPrices;
-use crate::store::contract::{Commit, ConversationOrder, ConversationQuestion, StagedChange, StagedTurn, Version};
+use crate::settings::StoreSettings;
+use crate::store::contract::{
+    Commit, ConversationOrder, ConversationQuestion, Health, ListSealedError, StagedChange, StagedTurn, Version,
+};
 use crate::store::oracle::{breakdown_of, question_of_1970};
 use crate::store::redb::checkpoint::transfer::{Sums, Transfer};
+use crate::store::redb::engine::RedbEngine;
 use crate::store::redb::files::location::Location;
 use crate::store::redb::files::open_files::Files;
 use crate::store::redb::journal::entry::Entry;
 use crate::store::redb::memtable::tally::{Lacking, Recent, TurnsToCount};
 use crate::store::redb::tables::journal_mark::JournalMark;
 use crate::store::redb::tables::record::damaged::RecordFlaw;
+use crate::store::redb::tables::store_file::StoreFile;
+use crate::store::redb::unwind;
 use crate::store::redb::writer::write_set::WriteSet;
 use crate::turn::{Done, EpochMillis, OpenTurn, Progress, RunningTime, StepId, StepTimes};
 
@@ -38,10 +46,6 @@ fn staged(turn_id: &str, steps: u32, time: u32) -> StagedTurn {
 
 #[test]
 fn a_page_of_the_order_ends_with_the_turn_that_fills_it_and_the_next_goes_on_after_it() {
-    use crate::settings::StoreSettings;
-    use crate::store::redb::engine::RedbEngine;
-    use crate::store::redb::files::location::Location;
-
     let store = RedbEngine::open(Location::Memory, &StoreSettings::default()).unwrap();
     let seal = |turn_id: &str, steps| staged(turn_id, steps, 1).turn.seal(&Done::because("stop"), EpochMillis::new(1));
     let sealed = vec![seal("t1", 4096), seal("t2", 4096), seal("t3", 1), seal("t4", 4096), seal("t5", 1)];
@@ -74,6 +78,69 @@ fn a_page_of_the_order_ends_with_the_turn_that_fills_it_and_the_next_goes_on_aft
     };
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(store.commit(commit)).unwrap();
     assert_eq!(store.sealed_turns(after, 1000).unwrap().turns.len(), 200);
+}
+
+/// Reads all turns as an export does. Returns their positions, and how many were left out.
+fn exported(store: &RedbEngine) -> Result<(Vec<u64>, u64), ListSealedError> {
+    let (mut after, mut positions, mut left_out) = (None, Vec::new(), 0);
+    loop {
+        let page = store.sealed_turns(after, 100)?;
+        positions.extend(page.turns.iter().map(|turn| turn.position.number));
+        left_out += page.left_out;
+        if page.next == page.latest {
+            return Ok((positions, left_out));
+        }
+        after = Some(page.next);
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_the_file_that_cannot_be_read_costs_an_export_only_what_is_in_it() {
+    const TURNS: u64 = 600;
+    const PAGE: usize = 4096;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(StoreFile::Main.name());
+    let open =
+        || RedbEngine::open(Location::Directory(directory.path().to_owned()), &StoreSettings::without_cache()).unwrap();
+    let store = open();
+    for nth in 0..TURNS / 100 {
+        let seal =
+            |turn| staged(&format!("turn-{nth}-{turn}"), 1, 1).turn.seal(&Done::because("stop"), EpochMillis::new(1));
+        let commit = Commit {
+            conversation_id: id(["a", "b"][usize::from(nth % 2 == 0)]),
+            expected_version: Version(nth / 2),
+            staged: Vec::new(),
+            sealed: (0..100).map(seal).collect(),
+            imported_from: None,
+        };
+        store.commit(commit).await.unwrap();
+    }
+    store.close().await;
+    let sound = std::fs::read(&path).unwrap();
+    let (mut complete, mut partial, mut refused) = (0, 0, 0);
+    for page in (1..sound.len() / PAGE).filter(|page| sound[page * PAGE..][..PAGE].iter().any(|byte| *byte != 0)) {
+        let _ = std::fs::remove_file(directory.path().join(StoreFile::Journal.name()));
+        std::fs::write(&path, &sound).unwrap();
+        let store = open();
+        // In a debug build, the database reads all pages when it is opened, so the page is damaged after that.
+        let mut file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.seek(SeekFrom::Start((page * PAGE) as u64)).unwrap();
+        file.write_all(&[0; PAGE]).unwrap();
+        match exported(&store) {
+            Ok((positions, left_out)) => {
+                assert!(positions.is_sorted_by(|one, next| one < next), "page {page}: {positions:?}");
+                assert_eq!(positions.len() as u64 + left_out, TURNS, "page {page}: turns are missing without a count");
+                complete += u64::from(left_out == 0);
+                partial += u64::from(left_out > 0 && positions.last() == Some(&TURNS));
+            }
+            Err(_) => refused += 1,
+        }
+        let mut health = store.health();
+        let _ = unwind::caught(|| drop(store));
+        health.wait_for(|state| *state != Health::Running).await.unwrap();
+    }
+    // The list of the tables and its kind are needed by everything.
+    assert!(complete > 0 && partial > 5 && refused <= 3, "{complete} {partial} {refused}");
 }
 
 /// Returns a change with only the last step of the turn.
