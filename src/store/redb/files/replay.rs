@@ -19,7 +19,8 @@ use crate::turn::ConversationId;
 /// The changes of a journal that the tables lack.
 pub(crate) struct Replayed {
     pub(crate) memtable: Memtable,
-    /// The rows of the journal that could not be read in full.
+    /// The rows of the journal that could not be read in full. A row is there once for each conversation that loses commits
+    /// from this row on.
     pub(crate) damaged: Vec<DamagedRow>,
     /// Rows that can be read but not replayed in full, because they have commits to a conversation whose key is lost.
     /// The key is the number of the conversation in the tables. Without the key, the place of its turns is unknown.
@@ -126,6 +127,7 @@ fn replay_from(
         memtable: Memtable::at(checkpoint, position),
         positions,
         without_key: HashSet::new(),
+        interrupted: HashSet::new(),
         passed_over: None,
     };
     let (mut damaged, mut unplaced) = (Vec::new(), Vec::new());
@@ -147,26 +149,26 @@ fn replay_from(
         let mark = JournalMark { number, checksum: stored.checksum() };
         let all_bytes = stored.unverified();
         replay.memtable.replays_row(number, rolled_up, rolling_up.as_ref());
-        let taken = match read_row(number, stored) {
+        let flaws = match read_row(number, stored) {
             Ok(row) => {
                 let follows = previous.is_none_or(|previous| previous == row.previous);
                 if !follows {
                     replay.positions = ANY_POSITION;
                 }
-                let taken = replay.row(row.entries)?;
-                if follows { taken } else { Err(RowFlaw::Exchanged) }
+                let flaws = replay.row(row.entries)?;
+                if follows { flaws } else { vec![RowFlaw::Exchanged] }
             }
-            Err(damaged) => Err(damaged.into()),
+            Err(damaged) => vec![damaged.into()],
         };
         if let Some(flaw) = replay.passed_over.take() {
             unplaced.push(DamagedRow { number, flaw, bytes: all_bytes.to_vec() });
         }
         replay.memtable.took_row(mark, all_bytes.len());
-        previous = taken.is_ok().then_some(mark.checksum);
-        if let Err(flaw) = taken {
-            damaged.push(DamagedRow { number, flaw, bytes: all_bytes.to_vec() });
+        previous = flaws.is_empty().then_some(mark.checksum);
+        if !flaws.is_empty() {
             replay.positions = ANY_POSITION;
         }
+        damaged.extend(flaws.into_iter().map(|flaw| DamagedRow { number, flaw, bytes: all_bytes.to_vec() }));
         expected = number.saturating_add(1);
     }
     // The sums of reports have the turns up to that position.
@@ -184,6 +186,8 @@ struct Replay<'a> {
     positions: RangeInclusive<u64>,
     /// The conversations whose keys are lost.
     without_key: HashSet<ConversationId>,
+    /// The conversations of which an entry could not be taken.
+    interrupted: HashSet<ConversationId>,
     /// Why an entry of the present row was passed over, if that happened.
     passed_over: Option<RowFlaw>,
 }
@@ -192,17 +196,26 @@ struct Replay<'a> {
 const ANY_POSITION: RangeInclusive<u64> = 1..=u64::MAX;
 
 impl Replay<'_> {
-    /// Takes the entries of a row into the memtable. The inner error says what could not be taken.
-    fn row(&mut self, bytes: &[u8]) -> Result<Result<(), RowFlaw>, Failure> {
+    /// Takes the entries of a row into the memtable. Returns why entries could not be taken, once for each conversation of
+    /// which all earlier entries could be taken: the later ones cannot be taken either. If there is no such conversation,
+    /// returns the first reason.
+    fn row(&mut self, bytes: &[u8]) -> Result<Vec<RowFlaw>, Failure> {
         let entries = match entry::decode_row(bytes) {
             Ok(entries) => entries,
-            Err(damaged) => return Ok(Err(damaged.into())),
+            Err(damaged) => return Ok(vec![damaged.into()]),
         };
-        let mut taken = Ok(());
+        let (mut first_of_each, mut other) = (Vec::new(), None);
         for entry in entries {
-            taken = taken.and(self.entry(entry)?);
+            let id = entry.conversation.id.clone();
+            if let Err(flaw) = self.entry(entry)? {
+                if self.interrupted.insert(id) {
+                    first_of_each.push(flaw);
+                } else {
+                    other.get_or_insert(flaw);
+                }
+            }
         }
-        Ok(taken)
+        Ok(if first_of_each.is_empty() { other.into_iter().collect() } else { first_of_each })
     }
 
     fn entry(&mut self, mut entry: Entry) -> Result<Result<(), RowFlaw>, Failure> {

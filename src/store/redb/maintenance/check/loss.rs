@@ -64,7 +64,8 @@ pub enum Loss {
     NotesOfImportedSums,
     /// Rows of the journal, with everything that was committed in them.
     #[error(
-        "{} of the journal, with all their commits; a conversation that was erased in them may be back",
+        "{} of the journal, with all their commits; conversations that are not named may have lost turns in them, and one \
+         that was erased in them may be back",
         range("row", *first, *last)
     )]
     JournalRows {
@@ -83,7 +84,8 @@ pub enum Loss {
     },
     /// The end of the journal is damaged, so it is unknown whether there were further rows.
     #[error(
-        "rows of the journal after row {last}, if there were any; a conversation that was erased in them may be back"
+        "rows of the journal after row {last}, if there were any; conversations that are not named may have lost turns in \
+         them, and one that was erased in them may be back"
     )]
     JournalEnd {
         /// The number of the last row that is known.
@@ -129,11 +131,13 @@ mod tests {
             ),
             (
                 Loss::JournalRows { first: 2, last: 4 },
-                "rows 2 to 4 of the journal, with all their commits; a conversation that was erased in them may be back",
+                "rows 2 to 4 of the journal, with all their commits; conversations that are not named may have lost turns in \
+                 them, and one that was erased in them may be back",
             ),
             (
                 Loss::JournalEnd { last: 4 },
-                "rows of the journal after row 4, if there were any; a conversation that was erased in them may be back",
+                "rows of the journal after row 4, if there were any; conversations that are not named may have lost turns in \
+                 them, and one that was erased in them may be back",
             ),
         ] {
             assert_eq!(loss.to_string(), told);

@@ -1,17 +1,22 @@
 use std::fs;
 use std::path::Path;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use redb::ReadableTable;
 
 use super::set_up::{damage, damage_journal, hash, id, open, sealing, sound, told, turn, with_a_journal};
+use crate::settings::StoreSettings;
 use crate::store::oracle::question_of_1970;
 use crate::store::redb::maintenance::check::{check, repair};
 use crate::store::redb::tables::indexed::StoredOrdinal;
 use crate::store::redb::tables::row::{self, Stored};
 use crate::store::redb::tables::schema::{DROPPED, INDEX, OPEN_STEPS, OPEN_TURNS, TURNS};
 use crate::store::redb::tables::store_file::StoreFile;
-use crate::store::{Commit, ConversationOrder, ConversationQuestion, DropTurns, Report, TurnOutcome};
+use crate::store::redb::writer::backoff::Backoff;
+use crate::store::{
+    Commit, ConversationOrder, ConversationQuestion, DropTurns, Location, RedbEngine, Report, TurnOutcome,
+};
 use crate::turn::{Done, EpochMillis, Ordinal};
 
 /// Damages a store. Asserts that the repair makes it sound, and that it names exactly these losses.
@@ -182,7 +187,8 @@ async fn a_repair_in_place_names_each_open_turn_that_it_loses() {
 #[tokio::test]
 async fn a_repair_in_place_names_what_it_loses_of_the_journal() {
     let follows = "conversation a goes from version 1 and 1 sealed turns to version 3 after 2 sealed turns";
-    let back = "a conversation that was erased in them may be back";
+    let back =
+        "conversations that are not named may have lost turns in them, and one that was erased in them may be back";
     let row = format!("row 2 of the journal, with all their commits; {back}");
     let end = format!("rows of the journal after row 0, if there were any; {back}");
     let commits = format!("commits in row 3 of the journal: {follows}");
@@ -194,6 +200,43 @@ async fn a_repair_in_place_names_what_it_loses_of_the_journal() {
     });
     assert_named(with_a_journal().await.path(), &[&end], |path| {
         fs::remove_file(path.join(StoreFile::Journal.name())).unwrap();
+    });
+}
+
+#[tokio::test]
+async fn each_conversation_that_loses_commits_after_a_lost_row_is_named_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let location = Location::Directory(directory.path().to_owned());
+    let (store, mut writer) = RedbEngine::prepare(location, &StoreSettings::default(), Backoff::default()).unwrap();
+    for (version, turn) in [(0, "t0"), (1, "t1"), (2, "t2"), (3, "t3")] {
+        // One row of the journal has the commits of all conversations that are there then.
+        let names: &[&str] = if version == 1 { &["a", "b", "c", "d"] } else { &["a", "b", "c"] };
+        let version_of = |name: &str| if name == "d" { 0 } else { version };
+        let mut commits: Vec<_> =
+            names.iter().map(|name| Box::pin(store.commit(sealing(name, version_of(name), turn)))).collect();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(commits.iter_mut().all(|commit| commit.as_mut().poll(&mut context).is_pending()));
+        let _ = writer.run_once();
+        for commit in commits {
+            commit.await.unwrap();
+        }
+    }
+    drop(store);
+    writer.run();
+    let follows = |name: &str| {
+        format!(
+            "commits in row 3 of the journal: conversation {name} goes from version 1 and 1 sealed turns to version 3 after \
+             2 sealed turns"
+        )
+    };
+    let (a, b, c) = (follows("a"), follows("b"), follows("c"));
+    // Nothing is left of the conversation `d`.
+    let row = "row 2 of the journal, with all their commits; conversations that are not named may have lost turns in them, \
+               and one that was erased in them may be back";
+    let last = "commits in row 4 of the journal: conversation a goes from version 1 and 1 sealed turns to version 4 after 3 sealed \
+         turns";
+    assert_named(directory.path(), &[row, &a, &b, &c, last], |path| {
+        damage_journal(path, |rows| drop(rows.remove(2).unwrap()));
     });
 }
 
