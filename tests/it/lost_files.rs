@@ -335,7 +335,10 @@ fn a_start_makes_no_new_database_in_the_place_of_a_lost_one() {
     losing.server.kill();
     let content = fs::read(&main).unwrap();
     fs::write(&main, "").unwrap();
-    assert_refused(&data, &["is empty (0 bytes)", "bring it back, or restore a backup", "remove the empty file"]);
+    assert_refused(
+        &data,
+        &["is empty (0 bytes)", "bring it back, or restore a backup", "what the journal beside it has"],
+    );
     assert_eq!(fs::read(&main).unwrap(), b"");
     fs::remove_file(&main).unwrap();
     assert_refused(&data, &["is missing, and its journal", "bring the database back"]);

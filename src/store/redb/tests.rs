@@ -455,7 +455,7 @@ async fn a_store_is_not_opened_without_its_journal_or_with_that_of_another() {
     assert!(matches!(refused, OpenError::JournalOfAnother { .. }), "{refused}");
     fs::copy(other.path().join("turn-metrics.redb"), &journal).unwrap();
     let refused = in_directory(one.path()).unwrap_err();
-    assert!(matches!(refused, OpenError::NotOurs { .. }), "{refused}");
+    assert!(matches!(refused, OpenError::NoJournal { is_needed: true, .. }), "{refused}");
     assert!(fs::read(one.path().join("turn-metrics.redb")).unwrap() == main, "the refused file was changed");
 }
 

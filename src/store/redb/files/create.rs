@@ -31,7 +31,7 @@ pub(super) fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> 
     if !has_content(path) {
         // A new database in the place of a lost one would hide that everything in it is gone.
         if path.exists() {
-            return Err(OpenError::MainEmpty { path: path.to_owned() });
+            return Err(OpenError::MainEmpty { path: path.to_owned(), has_journal });
         }
         if path.is_symlink() {
             // The disk of the target may be missing.
@@ -45,16 +45,25 @@ pub(super) fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> 
     let tables = look_at(path, StoreFile::Main)?;
     verify_facts(path, &tables, StoreFile::Main)?;
     let header = StoreHeader::of(&tables).map_err(|failure| failed(path, failure))?;
+    let is_needed = header.bond.journal_id.is_some();
+    if journal_path.is_dir() {
+        return Err(OpenError::NoJournal { path: journal_path.to_owned(), is_needed });
+    }
     if has_content(journal_path) {
-        let journal = look_at(journal_path, StoreFile::Journal)?;
+        let journal = look_at(journal_path, StoreFile::Journal);
+        let journal = journal.map_err(|refused| refused.of_journal(is_needed))?;
         header.bond.check(&journal, journal_path)?;
         // Opening a damaged journal for writing would make it the older copy that it looks like.
         return header.refuse_shorter(&journal, journal_path);
     }
-    if header.bond.journal_id.is_some() {
-        return Err(OpenError::JournalMissing { path: journal_path.to_owned() });
+    if is_needed {
+        let missing = OpenError::JournalMissing { path: journal_path.to_owned() };
+        return Err(OpenError::of_dangling_journal(journal_path, is_needed).unwrap_or(missing));
     }
-    create_file(journal_path, StoreFile::Journal, &|txn| stamp_journal(txn, &header))
+    create_file(journal_path, StoreFile::Journal, &|txn| stamp_journal(txn, &header)).map_err(|refused| match refused {
+        OpenError::Dangling { path, target } => OpenError::JournalDangling { path, target, is_needed },
+        refused => refused,
+    })
 }
 
 /// Makes a new database in a temporary file, and renames it when it is complete. A crash while the first pages are

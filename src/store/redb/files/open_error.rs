@@ -35,12 +35,18 @@ pub enum OpenError {
     },
     /// The main file has no byte. All that it had is gone.
     #[error(
-        "the database {path} is empty (0 bytes), so all that it had is gone; bring it back, or restore a backup; for a \
-             new database, remove the empty file"
+        "the database {path} is empty (0 bytes), so all that it had is gone; bring it back, or restore a backup; {}",
+        if *.has_journal {
+            "if there is none, `turn-metrics check --repair` builds a new one from what the journal beside it has"
+        } else {
+            "for a new database, remove the empty file"
+        }
     )]
     MainEmpty {
         /// The main file.
         path: PathBuf,
+        /// Whether a journal is beside it.
+        has_journal: bool,
     },
     /// The main file is missing, and a journal is there, which a new store does not have.
     #[error(
@@ -83,6 +89,24 @@ pub enum OpenError {
     JournalMissing {
         /// The path of the journal.
         path: PathBuf,
+    },
+    /// The path of the journal is a symbolic link whose target does not exist.
+    #[error("the journal {path} is a symbolic link to {target}, which does not exist; {}", advice_on_link(*.is_needed))]
+    JournalDangling {
+        /// The link.
+        path: PathBuf,
+        /// The target.
+        target: PathBuf,
+        /// Whether the database needs the journal.
+        is_needed: bool,
+    },
+    /// What is in the place of the journal is none: a directory, or a file that this program has not made.
+    #[error("what is in the place of the journal, {path}, is no journal, and was left as it is; {}", advice_on_other(*.is_needed))]
+    NoJournal {
+        /// The path of the journal.
+        path: PathBuf,
+        /// Whether the database needs a journal.
+        is_needed: bool,
     },
     /// The journal belongs to another store, or to another time of this store.
     #[error("the journal {path} does not belong to the database beside it: {cause}; {}", advice(*.cause, *.is_complete))]
@@ -128,6 +152,26 @@ pub enum OpenError {
     Thread(io::Error),
 }
 
+/// Returns what to do about a link in the place of the journal that leads to nothing.
+fn advice_on_link(is_needed: bool) -> &'static str {
+    if is_needed {
+        "bring that file back, as turns that were acknowledged are in nothing else: perhaps its disk is not mounted; to go on \
+         without these turns, remove the link and run `turn-metrics check --repair`"
+    } else {
+        "the database is complete without a journal, so remove the link, or make the directory of its target again"
+    }
+}
+
+/// Returns what to do about a file that is no journal in the place of the journal.
+fn advice_on_other(is_needed: bool) -> &'static str {
+    if is_needed {
+        "bring the journal back, as turns that were acknowledged are in nothing else; to go on without these turns, move away \
+         what is in its place and run `turn-metrics check --repair`"
+    } else {
+        "the database is complete without a journal, so move away what is in its place"
+    }
+}
+
 /// Returns what to do if the two files do not belong together.
 fn advice(cause: Misfit, is_complete: bool) -> &'static str {
     if let (Misfit::OlderJournal { .. }, false) = (cause, is_complete) {
@@ -146,6 +190,20 @@ fn advice(cause: Misfit, is_complete: bool) -> &'static str {
 }
 
 impl OpenError {
+    /// Returns the error of a journal whose path is a symbolic link to nothing. `None` if it is no such link.
+    pub(crate) fn of_dangling_journal(path: &Path, is_needed: bool) -> Option<Self> {
+        let target = link::target(path).ok().filter(|target| target != path && !target.exists())?;
+        Some(Self::JournalDangling { path: path.to_owned(), target, is_needed })
+    }
+
+    /// Returns this error as one of the journal: a file that this program has not made may be in its place.
+    pub(crate) fn of_journal(self, is_needed: bool) -> Self {
+        match self {
+            Self::NotOurs { path } => Self::NoJournal { path, is_needed },
+            other => other,
+        }
+    }
+
     /// Returns the error of a data directory that is missing because something else is in its place, such as a symbolic
     /// link whose target does not exist. `None` if nothing is in its place.
     pub(crate) fn of_missing(directory: &Path) -> Option<Self> {
@@ -178,6 +236,10 @@ impl From<OpenError> for Fault {
                 because("the database is of another format").numbered((*found).into())
             }
             OpenError::JournalMissing { .. } => because("the journal is missing"),
+            OpenError::JournalDangling { .. } => {
+                because("the journal is a symbolic link to a file that does not exist")
+            }
+            OpenError::NoJournal { .. } => because("what is in the place of the journal is no journal"),
             OpenError::JournalOfAnother { .. } => because("the journal does not belong to the database"),
         };
         fault.caused_by(error)
@@ -239,7 +301,7 @@ mod tests {
                 FaultKind::Database,
                 "the database is a symbolic link to a file that does not exist",
             ),
-            (OpenError::MainEmpty { path: path() }, FaultKind::Database, "the database is empty"),
+            (OpenError::MainEmpty { path: path(), has_journal: true }, FaultKind::Database, "the database is empty"),
             (
                 OpenError::MainMissing { path: path(), journal: path() },
                 FaultKind::Database,

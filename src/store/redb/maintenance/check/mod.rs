@@ -90,6 +90,7 @@ fn check_each(paths: &Paths) -> Result<CheckReport, CheckError> {
     let damaged = of_unreadable;
     let (main, journal, whole) = match paths.states()? {
         (State::Damaged(cause), _) | (_, Some(State::Damaged(cause))) => return Ok(damaged(cause)),
+        (State::Rowless(refused), _) | (_, Some(State::Rowless(refused))) => return Err(refused.into()),
         (State::Sound(main, of_main), Some(State::Sound(journal, of_journal))) => {
             (main, Some(journal), of_main && of_journal)
         }
@@ -246,7 +247,7 @@ fn can_be_derived(paths: &Paths) -> Result<bool, OpenError> {
     let (State::Sound(mut main, _), journal) = paths.states()? else { return Ok(false) };
     let mut journal = match journal {
         Some(State::Sound(journal, _)) => Some(journal),
-        Some(State::Damaged(_)) => return Ok(false),
+        Some(State::Damaged(_) | State::Rowless(_)) => return Ok(false),
         None => None,
     };
     if unwind::caught_as_fault(|| derive(paths, &mut main, journal.as_deref_mut())).is_err() {

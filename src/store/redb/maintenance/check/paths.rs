@@ -25,10 +25,12 @@ use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::unwind;
 use crate::turn::RunningTime;
 
-/// The paths of the files of a store.
+/// The paths of the files of a store. If a path is a symbolic link, the path is that of the file that it leads to.
 pub(super) struct Paths {
     pub(super) main: PathBuf,
     pub(super) journal: PathBuf,
+    /// The path of the journal, which may be a link.
+    named_journal: PathBuf,
 }
 
 impl Paths {
@@ -39,9 +41,11 @@ impl Paths {
             let path = directory.join(file.name());
             link::target(&path).unwrap_or(path)
         });
+        let named_journal = directory.join(StoreFile::Journal.name());
         match fs::metadata(&path) {
-            Ok(file) if file.is_file() && file.len() == 0 => Err(CheckError::Empty { path }),
-            Ok(file) if file.is_file() => Ok(Self { main: path, journal }),
+            // A journal may have turns, from which a new main file can be built.
+            Ok(file) if file.is_file() && file.len() == 0 && !has_content(&journal) => Err(CheckError::Empty { path }),
+            Ok(file) if file.is_file() => Ok(Self { main: path, journal, named_journal }),
             _ => Err(OpenError::of_missing(directory).map_or(CheckError::Missing { path }, CheckError::Open)),
         }
     }
@@ -49,7 +53,34 @@ impl Paths {
     /// Looks at the main file and at the journal. The journal may be missing if the main file does not need it.
     pub(super) fn states(&self) -> Result<(State, Option<State>), OpenError> {
         let main = State::of(&self.main, StoreFile::Main)?;
-        let journal = has_content(&self.journal).then(|| State::of(&self.journal, StoreFile::Journal)).transpose()?;
+        let is_needed = || match &main {
+            State::Sound(tables, _) => {
+                let header = unwind::caught(|| StoreHeader::of(tables));
+                header.is_ok_and(|header| header.is_ok_and(|header| header.bond.journal_id.is_some()))
+            }
+            State::Damaged(_) | State::Rowless(_) => true,
+        };
+        if let Some(dangling) = OpenError::of_dangling_journal(&self.named_journal, true)
+            && is_needed()
+        {
+            return Err(dangling);
+        }
+        if self.journal.is_dir() {
+            return Err(OpenError::NoJournal { path: self.journal.clone(), is_needed: is_needed() });
+        }
+        let journal = has_content(&self.journal).then(|| State::of(&self.journal, StoreFile::Journal)).transpose();
+        let journal = journal.map_err(|refused| refused.of_journal(is_needed()))?;
+        let main = match (main, &journal) {
+            (State::Rowless(refused), None | Some(State::Rowless(_))) => return Err(refused),
+            // What the journal has is all that is left.
+            (State::Rowless(_), Some(_)) => State::Damaged(state::damage(StoreFile::Main)),
+            (main, _) => main,
+        };
+        let journal = match journal {
+            // No row is left, so the main file has to go on without the rest.
+            Some(State::Rowless(_)) => Some(State::Damaged(state::damage(StoreFile::Journal))),
+            journal => journal,
+        };
         if let (State::Sound(tables, _), Some(State::Sound(rows, _))) = (&main, &journal) {
             let is_shorter = unwind::caught(|| StoreHeader::of(tables)?.has_seen_more(rows));
             if matches!(is_shorter, Ok(Ok(true))) {

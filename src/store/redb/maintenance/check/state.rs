@@ -7,6 +7,7 @@ use super::salvage::{Pages, examine, open_pages};
 use crate::store::fault::{Fault, FaultKind};
 use crate::store::redb::files::look::{Looked, look_at};
 use crate::store::redb::files::open_error::{OpenError, failed};
+use crate::store::redb::files::path::has_content;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::store_file::StoreFile;
 use crate::store::redb::unwind;
@@ -18,11 +19,16 @@ pub(super) enum State {
     Sound(Looked, bool),
     /// The file is one of a store, and pages of it are damaged.
     Damaged(Fault),
+    /// The file is a damaged database without a row of a store. The error says so.
+    Rowless(OpenError),
 }
 
 impl State {
     /// Looks at a file without changing it. Returns an error if the file is not one of a store, or cannot be read.
     pub(super) fn of(path: &Path, file: StoreFile) -> Result<Self, OpenError> {
+        if !has_content(path) {
+            return Ok(Self::Rowless(OpenError::MainEmpty { path: path.to_owned(), has_journal: false }));
+        }
         let refused = match look_at(&Builder::new(), path, file) {
             Ok(database) => match integrity(database) {
                 // If the latest commit is damaged, redb goes back to the commit before it, as it does after a crash.
@@ -48,14 +54,10 @@ impl State {
             (Pages::Damaged | Pages::Flipped, _) | (Pages::Sound, OpenError::Damaged { .. }) => {
                 Ok(Self::Damaged(damage(file)))
             }
-            // No row is left, so the main file has to go on without the rest.
-            (Pages::Foreign, OpenError::Damaged { .. }) if file == StoreFile::Journal => {
-                Ok(Self::Damaged(damage(file)))
-            }
             (Pages::Foreign, OpenError::Damaged { .. }) => {
                 let what =
                     "it is damaged, and no row of a store is left in it; bring the file back, or restore a backup";
-                Err(failed(path, Fault::new(FaultKind::Damaged, what)))
+                Ok(Self::Rowless(failed(path, Fault::new(FaultKind::Damaged, what))))
             }
             // The file's own record of its format is damaged.
             (Pages::Sound, OpenError::Failed { cause, .. }) if cause.kind() == FaultKind::Damaged => {
@@ -84,7 +86,7 @@ pub(super) fn of_shorter(path: &Path, journal: State) -> Result<State, OpenError
     Ok(if of_pages(path)? == Pages::Sound { journal } else { State::Damaged(damage(StoreFile::Journal)) })
 }
 
-fn damage(file: StoreFile) -> Fault {
+pub(super) fn damage(file: StoreFile) -> Fault {
     let what = match file {
         StoreFile::Main => "pages of the main file are damaged",
         StoreFile::Journal => "pages of the journal are damaged",

@@ -1,6 +1,6 @@
 //! Builds the new main file.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle, WriteTransaction};
@@ -12,6 +12,7 @@ use super::pages::PageFile;
 use super::rows::{FOUND, keep_lacking, store_id_in, take_found, take_reached, wanted};
 use super::source::{JournalSource, MainSource};
 use super::walk::{scan, walk};
+use crate::store::contract::Version;
 use crate::store::redb::checkpoint::transfer::Transfer;
 use crate::store::redb::files::file::create_database;
 use crate::store::redb::files::header::StoreHeader;
@@ -35,8 +36,9 @@ use crate::store::redb::tables::read::ReadTables;
 use crate::store::redb::tables::record::conversation::ConversationRecord;
 use crate::store::redb::tables::row::{self, Rows};
 use crate::store::redb::tables::schema::{
-    CONVERSATIONS, Conversations, DroppedTurns, ERASURES, ErasedCosts, ErasedRollups, ImportedSums, LOST_JOURNAL_ROWS,
-    LOST_TURNS, OPEN_TURNS, OpenTurns, Positions, ROWS, TURNS, Turns, copy_tables, count_live_bytes, make_tables,
+    CONVERSATIONS, Conversations, DroppedTurns, ERASURES, ErasedCosts, ErasedRollups, ImportedSums, KEYS,
+    LOST_JOURNAL_ROWS, LOST_TURNS, OPEN_TURNS, OpenTurns, Positions, ROWS, TURNS, Turns, copy_tables, count_live_bytes,
+    make_tables,
 };
 use crate::store::redb::tables::write::begin_write;
 use crate::turn::RunningTime;
@@ -93,8 +95,7 @@ pub(super) fn build(
         }
     };
     if let Some((ids, erased)) = ids {
-        (staged.old, staged.erased) =
-            complete(&txn, ids, &erased, found, &staged.expected.store_ids).map_err(failed_main)?;
+        (staged.old, staged.erased) = complete(&txn, ids, &erased, found, &staged).map_err(failed_main)?;
     }
     txn.commit().map_err(|error| failed_main(error.into()))?;
     let replayed = match found {
@@ -207,8 +208,10 @@ fn complete(
     mut ids: Ids,
     erased_keys: &ErasedKeys,
     journal: Option<&Database>,
-    store_ids: &[Uuid],
+    staged: &Staged,
 ) -> Result<(BTreeSet<OpenTurnName>, Vec<Range>), Failure> {
+    let Expected { store_ids, marks, .. } = &staged.expected;
+    let checkpoint = marks.map_or(0, |[checkpoint, _]| checkpoint.number);
     choose::conversations(txn, &ids)?;
     let erased = choose::positions(txn)?;
     let dropped = choose::dropped_turns(txn)?;
@@ -228,7 +231,10 @@ fn complete(
     txn.delete_table(FOUND)?;
     let last_id = ids.last_key_value().map(|(key, _)| *key);
     let last = [last_id, erased_keys.last().copied(), lost_ranges(txn)?.last().map(|range| range.key)];
-    let last = last.into_iter().flatten().max().unwrap_or_default();
+    let mut last = last.into_iter().flatten().max().unwrap_or_default();
+    if let Some(journal) = journal.filter(|_| staged.is_partial) {
+        last = conversations_of_journal(txn, &ids, journal, checkpoint, last)?;
+    }
     let mut meta = WriteMeta::write(txn)?;
     if meta.next_key().map_or(true, |next| next <= last) {
         meta.set_next_key(last.saturating_add(1))?;
@@ -270,6 +276,49 @@ fn turns_of_journal(
         }
     }
     Ok(())
+}
+
+/// Makes records of the conversations that only the journal has, although they are older than its rows: their records were
+/// lost. Without such a record, no commit to the conversation could be replayed. The turns from before the journal are
+/// noted as lost. `last` is the highest key that was ever given, as far as it is known. Returns it anew.
+fn conversations_of_journal(
+    txn: &WriteTransaction,
+    ids: &Ids,
+    journal: &Database,
+    checkpoint: u64,
+    mut last: u64,
+) -> Result<u64, Failure> {
+    let (mut keys, mut records) = (txn.open_table(KEYS)?, txn.open_table(CONVERSATIONS)?);
+    let (erasures, mut lost) = (txn.open_table(ERASURES)?, txn.open_table(LOST_TURNS)?);
+    let mut known: HashSet<_> = ids.values().cloned().collect();
+    for row in journal.begin_read()?.open_table(ROWS)?.range(checkpoint.saturating_add(1)..)? {
+        let (number, row) = row?;
+        let Ok(entries) = read_row(number.value(), row.value()).and_then(|row| decode_row(row.entries)) else {
+            continue;
+        };
+        for entry in entries {
+            let (sealed_before, mut record) = (entry.sealed_before(), entry.conversation);
+            let life = entry.erased.unwrap_or(record.life);
+            if erasures.get(life.0)?.is_some() || !known.insert(record.id.clone()) {
+                continue;
+            }
+            let is_new = entry.erased.is_none() && record.version.0 <= 1;
+            if is_new {
+                continue;
+            }
+            last = last.saturating_add(1);
+            // The record before the commit, as far as a replay needs it. The rest is computed from the turns.
+            (record.life, record.sealed_turns) = (life, sealed_before);
+            record.version = Version(record.version.0.saturating_sub(1).max(1));
+            let id = record.id.as_str();
+            keys.insert(id, row::seal(&id, &mut last.to_le_bytes().to_vec()))?;
+            records.insert(last, row::seal(&last, &mut record.encode()?))?;
+            for ordinal in (record.begins_after.saturating_add(1)..=sealed_before).take(choose::MOST_MISSING) {
+                lost.insert((last, ordinal), [].as_slice())?;
+            }
+        }
+    }
+    Ok(last)
 }
 
 /// Returns an error if a sound journal belongs to another main file.

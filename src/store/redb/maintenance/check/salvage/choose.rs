@@ -554,7 +554,7 @@ fn each_found_index(
 }
 
 /// The maximum number of lost turns of a conversation that are noted.
-const MOST_MISSING: usize = 1_000_000;
+pub(super) const MOST_MISSING: usize = 1_000_000;
 
 /// Completes the index with the found rows of lost turns, so that these are not sealed again. The other rows of the
 /// index are computed from the turns. Drops the rows of unknown conversations.

@@ -1,7 +1,8 @@
 use std::path::Path;
 use std::{fs, io};
 
-use super::set_up::{bytes, damage_journal, open, sound, told, with_a_journal};
+use super::set_up::{bytes, damage_journal, id, lose, open, refusal, seal, sound, told, with_a_journal};
+use crate::store::TurnRange;
 use crate::store::redb::maintenance::check::copy::keep_copy;
 use crate::store::redb::maintenance::check::error::CheckError;
 use crate::store::redb::maintenance::check::{check, repair};
@@ -114,4 +115,74 @@ async fn linked_files_are_repaired_where_they_are_and_copied_beside_that() {
     assert_eq!(names(far.path()), [copy(journal), main.to_owned(), copy(main)]);
     assert_eq!(names(directory.path()), [journal, main]);
     assert!(directory.path().join(main).is_symlink() && directory.path().join(journal).is_symlink());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_in_the_place_of_a_journal_is_named_with_a_way_that_works() {
+    type Put = fn(&Path);
+    let ways: [(Put, &str); 3] = [
+        (
+            |journal| std::os::unix::fs::symlink(journal.with_file_name("nowhere/journal"), journal).unwrap(),
+            "is a symbolic link",
+        ),
+        (|journal| fs::create_dir(journal).unwrap(), "is no journal"),
+        (|journal| fs::write(journal, "of somebody else").unwrap(), "is no journal"),
+    ];
+    for (put, what) in ways {
+        for is_needed in [true, false] {
+            let directory = if is_needed { with_a_journal().await } else { sound().await };
+            let path = directory.path();
+            let journal = path.join(StoreFile::Journal.name());
+            let away = path.join("away");
+            if is_needed {
+                fs::rename(&journal, &away).unwrap();
+            }
+            put(&journal);
+            let advice = if is_needed { "run `turn-metrics check --repair`" } else { "is complete without a journal" };
+            let mut told_by = vec![refusal(path).to_string()];
+            // A link to nothing is in the way of a server only, which makes a journal.
+            if is_needed || what == "is no journal" {
+                told_by.extend([check(path).unwrap_err().to_string(), repair(path).unwrap_err().to_string()]);
+            }
+            for refused in told_by {
+                assert!(
+                    [StoreFile::Journal.name(), what, advice].iter().all(|part| refused.contains(part)),
+                    "{refused}"
+                );
+            }
+            fs::rename(&journal, path.join("in its place")).unwrap();
+            if is_needed {
+                // Without the journal, as the message says.
+                assert!(repair(path).unwrap().1.is_some());
+            }
+            open(path).close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_main_file_without_a_row_is_built_anew_from_what_the_journal_has() {
+    for bytes_left in [0, 4096, 16_384] {
+        let directory = sound().await;
+        let store = open(directory.path());
+        seal(&store, "a", 1, &["t4"]).await;
+        seal(&store, "c", 0, &["t1", "t2"]).await;
+        seal(&store, "a", 2, &["t5"]).await;
+        lose(store).await;
+        let main = fs::File::options().write(true).open(directory.path().join(StoreFile::Main.name())).unwrap();
+        main.set_len(bytes_left).unwrap();
+        let (_, after) = repair(directory.path()).unwrap().1.unwrap();
+        let named = after.losses.iter().map(ToString::to_string);
+        assert!(named.into_iter().any(|loss| loss == "turns 1 to 3 of conversation a"), "{:?}", after.losses);
+        assert_eq!((told(&after), after.sealed_turns), (vec![], 4), "{bytes_left} bytes were left");
+        let store = open(directory.path());
+        seal(&store, "a", 3, &["t6"]).await;
+        for (name, ordinals) in [("a", &[4, 5, 6][..]), ("c", &[1, 2])] {
+            let turns = store.turns(&TurnRange::after(id(name), 0, 9)).unwrap();
+            assert_eq!(turns.iter().map(|turn| turn.ordinal.get()).collect::<Vec<_>>(), ordinals);
+        }
+        store.close().await;
+        assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
+    }
 }
