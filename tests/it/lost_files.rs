@@ -276,7 +276,20 @@ fn nothing_is_acknowledged_after_another_program_has_written_over_the_database_w
         overwrite(&main, &fs::read(&backup).unwrap());
         let written = fs::read(&main).unwrap();
         assert_overwritten(&losing.server, MAIN);
+        // A backup may still have everything, if what it needs is in memory. Otherwise it is refused.
+        let last = losing.home.path().join("last.redb");
+        let mut command = turn_metrics();
+        let saved = command.args(["backup", "--server", &losing.server.url()]).arg(&last).output().unwrap();
         stop(losing.server);
+        assert_eq!(saved.status.success(), last.exists());
+        if last.exists() {
+            let data = losing.home.path().join("of the last backup");
+            fs::create_dir(&data).unwrap();
+            fs::rename(&last, data.join(MAIN)).unwrap();
+            let turns = [first_turns(), vec!["t5".to_owned()]].concat();
+            let shown = metrics(&mut Server::start(&data).client(), "c");
+            assert!(turns.iter().all(|turn| shown.contains(&format!("\"{turn}\""))), "{shown}");
+        }
         assert!(fs::read(&main).unwrap() == written, "the server wrote to the file");
         // As `/ready` says, and the journal is still there.
         fs::rename(losing.home.path().join("data").join(JOURNAL), losing.home.path().join("old journal")).unwrap();

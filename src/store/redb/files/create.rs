@@ -21,10 +21,7 @@ use crate::store::redb::tables::store_file::StoreFile;
 /// Both files are inspected before either is written: if one of them is not ours, both are left as they are.
 pub(super) fn make_ready(directory: &Path, path: &Path, journal_path: &Path) -> Result<(), OpenError> {
     let unusable = |source| OpenError::Directory { path: directory.to_owned(), source };
-    let look_at = |path: &Path, file| match look_at(&Builder::new(), path, file) {
-        Err(OpenError::Unreadable(source)) => Err(unusable(source)),
-        looked => looked,
-    };
+    let look_at = |path: &Path, file| look_at(&Builder::new(), path, file);
     link::create_directory(directory).map_err(unusable)?;
     // The journal is looked for first, because another process may be creating the files. It creates the journal last.
     let has_journal = has_content(journal_path);

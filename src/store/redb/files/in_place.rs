@@ -216,8 +216,8 @@ impl Displaced {
                 }
                 Self::Journal => {
                     "the file turn-metrics.journal.redb was removed, moved or replaced while the server has it open; move \
-                 it back, or stop the server with SIGTERM, which saves everything in turn-metrics.redb, and start it \
-                 again"
+                 it back; or stop the server with SIGTERM, which saves everything in turn-metrics.redb, move away what is \
+                 in the place of the journal, and start the server again"
                 }
                 Self::Both => {
                     "the data directory or both files in it were removed, moved or replaced while the server has them \
@@ -226,7 +226,8 @@ impl Displaced {
                 }
                 Self::OverwrittenMain => {
                     "another program has written over the database file turn-metrics.redb, or has cut it short, while the \
-                 server has it open; stop the server, keep copies of both files, and restore a backup; if there is none, \
+                 server has it open; before you stop the server, try `turn-metrics backup`, which refuses what it cannot \
+                 verify; then keep copies of both files, and restore that or an earlier backup; if there is none, \
                  `turn-metrics check --repair` saves what is left"
                 }
                 Self::OverwrittenJournal => {

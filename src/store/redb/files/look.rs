@@ -46,7 +46,7 @@ impl Drop for Looked {
 
 /// Opens the database without changing its file.
 pub(crate) fn look_at(builder: &Builder, path: &Path, file: StoreFile) -> Result<Looked, OpenError> {
-    let overlay = Overlay::open(path).map_err(OpenError::Unreadable)?;
+    let overlay = Overlay::open(path).map_err(OpenError::unreadable(path))?;
     let database = unwind::caught(|| builder.create_with_backend(overlay));
     let database = database.map_err(|panic| damaged(path, panic))?;
     let database = Looked::of(database.map_err(|error| explain(path, error))?);
@@ -95,7 +95,7 @@ mod tests {
         let as_journal = look_at(&Builder::new(), &path, StoreFile::Journal);
         assert!(matches!(as_journal, Err(OpenError::NotOurs { .. })), "{as_journal:?}");
         let missing = look_at(&Builder::new(), &directory.path().join("missing"), StoreFile::Main);
-        assert!(matches!(missing, Err(OpenError::Unreadable(_))), "{missing:?}");
+        assert!(matches!(missing, Err(OpenError::Unreadable { .. })), "{missing:?}");
     }
     /// A backend whose writes panic from some moment on, as redb's own code does on some kinds of damage.
     #[derive(Debug)]

@@ -136,9 +136,14 @@ pub enum OpenError {
         /// What is wrong with the row.
         flaw: RowFlaw,
     },
-    /// The file cannot be read.
-    #[error("the database cannot be read: {0}")]
-    Unreadable(io::Error),
+    /// The file cannot be opened for reading and writing.
+    #[error("the file {path} cannot be read and written")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
     /// The database cannot be opened for another reason.
     #[error("the database {path} cannot be opened: {}", .cause.in_full())]
     Failed {
@@ -196,6 +201,12 @@ impl OpenError {
         Some(Self::JournalDangling { path: path.to_owned(), target, is_needed })
     }
 
+    /// Returns the error of a file that cannot be read.
+    pub(crate) fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Unreadable { path, source }
+    }
+
     /// Returns this error as one of the journal: a file that this program has not made may be in its place.
     pub(crate) fn of_journal(self, is_needed: bool) -> Self {
         match self {
@@ -221,7 +232,9 @@ impl From<OpenError> for Fault {
             OpenError::Directory { source, .. } => {
                 Self::new(FaultKind::Disk, "the data directory cannot be used").of_io(source)
             }
-            OpenError::Unreadable(source) => Self::new(FaultKind::Disk, "the database cannot be read").of_io(source),
+            OpenError::Unreadable { source, .. } => {
+                Self::new(FaultKind::Disk, "the database cannot be read").of_io(source)
+            }
             OpenError::Thread(source) => because("a thread cannot be started").of_io(source),
             OpenError::Damaged { .. } => Self::new(FaultKind::Damaged, "the database is damaged"),
             OpenError::DamagedRow { row, .. } => {
@@ -324,7 +337,7 @@ mod tests {
                 "a row of the journal is damaged: 7",
             ),
             (
-                OpenError::Unreadable(denied()),
+                OpenError::Unreadable { path: path(), source: denied() },
                 FaultKind::Disk,
                 "the database cannot be read: Permission denied (os error 13)",
             ),

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
 use redb::{Builder, Database, ReadableDatabase, ReadableTableMetadata};
 
@@ -92,8 +93,14 @@ pub fn compact(directory: &Path, book: SharedPriceBook) -> Result<Compaction, Co
     let named = [StoreFile::Main, StoreFile::Journal].map(|file| directory.join(file.name()));
     // If a path is a symbolic link, the file that it leads to is replaced, and the link stays.
     let [path, journal] = named.map(|path| link::target(&path).unwrap_or(path));
-    if !path.exists() && !has_content(&journal) {
-        return Err(OpenError::of_missing(directory).map_or(CompactError::Missing { path }, CompactError::Open));
+    if let Err(source) = fs::metadata(&path)
+        && !has_content(&journal)
+    {
+        return Err(match OpenError::of_missing(directory) {
+            Some(obstacle) => obstacle.into(),
+            None if source.kind() != io::ErrorKind::NotFound => OpenError::Unreadable { path, source }.into(),
+            None => CompactError::Missing { path },
+        });
     }
     // A copy has new checksums of its pages, which would hide that bytes in them are wrong.
     if has_content(&path) {

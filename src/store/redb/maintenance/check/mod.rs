@@ -205,7 +205,7 @@ fn salvaged(paths: &Paths) -> Result<Salvaged, OpenError> {
 
 fn salvage_each(paths: &Paths) -> Result<Salvaged, OpenError> {
     let (main, journal) = paths.states()?;
-    let pages = |path: &Path| open_pages(path).map_err(OpenError::Unreadable);
+    let pages = |path: &Path| open_pages(path).map_err(OpenError::unreadable(path));
     let (main_pages, journal_pages, sound_main, sound_journal);
     let main = match main {
         State::Sound(main, _)

@@ -1,5 +1,5 @@
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use redb::{Builder, Database, WriteTransaction};
 
@@ -46,7 +46,13 @@ impl Paths {
             // A journal may have turns, from which a new main file can be built.
             Ok(file) if file.is_file() && file.len() == 0 && !has_content(&journal) => Err(CheckError::Empty { path }),
             Ok(file) if file.is_file() => Ok(Self { main: path, journal, named_journal }),
-            _ => Err(OpenError::of_missing(directory).map_or(CheckError::Missing { path }, CheckError::Open)),
+            found => Err(match (OpenError::of_missing(directory), found) {
+                (Some(obstacle), _) => obstacle.into(),
+                (None, Err(source)) if source.kind() != io::ErrorKind::NotFound => {
+                    OpenError::Unreadable { path, source }.into()
+                }
+                (None, _) => CheckError::Missing { path },
+            }),
         }
     }
 

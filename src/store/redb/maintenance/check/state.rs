@@ -45,7 +45,7 @@ impl State {
                 }
                 None => return Ok(Self::Damaged(damage(file))),
             },
-            Err(error @ (OpenError::InUse { .. } | OpenError::Unreadable(_) | OpenError::Directory { .. })) => {
+            Err(error @ (OpenError::InUse { .. } | OpenError::Unreadable { .. } | OpenError::Directory { .. })) => {
                 return Err(error);
             }
             Err(error) => error,

@@ -289,7 +289,7 @@ fn conversations_of_journal(
     mut last: u64,
 ) -> Result<u64, Failure> {
     let (mut keys, mut records) = (txn.open_table(KEYS)?, txn.open_table(CONVERSATIONS)?);
-    let (erasures, mut lost) = (txn.open_table(ERASURES)?, txn.open_table(LOST_TURNS)?);
+    let (erasures, mut lost_turns) = (txn.open_table(ERASURES)?, txn.open_table(LOST_TURNS)?);
     let mut known: HashSet<_> = ids.values().cloned().collect();
     for row in journal.begin_read()?.open_table(ROWS)?.range(checkpoint.saturating_add(1)..)? {
         let (number, row) = row?;
@@ -314,7 +314,7 @@ fn conversations_of_journal(
             keys.insert(id, row::seal(&id, &mut last.to_le_bytes().to_vec()))?;
             records.insert(last, row::seal(&last, &mut record.encode()?))?;
             for ordinal in (record.begins_after.saturating_add(1)..=sealed_before).take(choose::MOST_MISSING) {
-                lost.insert((last, ordinal), [].as_slice())?;
+                lost_turns.insert((last, ordinal), [].as_slice())?;
             }
         }
     }

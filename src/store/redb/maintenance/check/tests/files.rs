@@ -1,11 +1,14 @@
 use std::path::Path;
+use std::sync::Arc;
 use std::{fs, io};
 
 use super::set_up::{bytes, damage_journal, id, lose, open, refusal, seal, sound, told, with_a_journal};
+use crate::report::NoPrices;
 use crate::store::TurnRange;
 use crate::store::redb::maintenance::check::copy::keep_copy;
 use crate::store::redb::maintenance::check::error::CheckError;
 use crate::store::redb::maintenance::check::{check, repair};
+use crate::store::redb::maintenance::compact::compact;
 use crate::store::redb::tables::store_file::StoreFile;
 
 #[tokio::test]
@@ -185,4 +188,19 @@ async fn a_main_file_without_a_row_is_built_anew_from_what_the_journal_has() {
         store.close().await;
         assert_eq!(told(&check(directory.path()).unwrap()), [""; 0]);
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_cannot_be_opened_is_not_taken_for_a_missing_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let main = directory.path().join(StoreFile::Main.name());
+    // A link that leads to itself.
+    std::os::unix::fs::symlink(&main, &main).unwrap();
+    let refused = [check(directory.path()), repair(directory.path()).map(|(report, _)| report)];
+    for refused in refused.map(Result::unwrap_err) {
+        assert!(refused.to_string().contains("turn-metrics.redb cannot be read and written"), "{refused}");
+    }
+    let refused = compact(directory.path(), Arc::new(NoPrices)).unwrap_err();
+    assert!(refused.to_string().contains("turn-metrics.redb cannot be read and written"), "{refused}");
 }
