@@ -147,22 +147,32 @@ impl UsageSums {
 }
 
 /// The sums over the parts of a turn, by label. Each step may have a label of its own.
-pub(super) struct ByLabel<T>(IndexMap<RollupLabel, T>);
+pub(super) struct ByLabel<T> {
+    rows: IndexMap<RollupLabel, T>,
+    /// The place of the label that was asked for last. Most parts of a turn have the label of the part before, and comparing
+    /// two labels is faster than looking one up.
+    last: usize,
+}
 
 impl<T: Default> ByLabel<T> {
     pub(super) fn new() -> Self {
-        Self(IndexMap::with_capacity(1))
+        Self { rows: IndexMap::with_capacity(1), last: 0 }
     }
 
     pub(super) fn of(&mut self, label: RollupLabel) -> &mut T {
-        self.0.entry(label).or_default()
+        if self.rows.get_index(self.last).is_none_or(|(known, _)| *known != label) {
+            let entry = self.rows.entry(label);
+            self.last = entry.index();
+            entry.or_default();
+        }
+        &mut self.rows[self.last]
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &T> {
-        self.0.values()
+        self.rows.values()
     }
 
     pub(super) fn into_vec(self) -> Vec<(RollupLabel, T)> {
-        self.0.into_iter().collect()
+        self.rows.into_iter().collect()
     }
 }
