@@ -170,8 +170,9 @@ fn advice_on_link(is_needed: bool) -> &'static str {
 /// Returns what to do about a file that is no journal in the place of the journal.
 fn advice_on_other(is_needed: bool) -> &'static str {
     if is_needed {
-        "bring the journal back, as turns that were acknowledged are in nothing else; to go on without these turns, move away \
-         what is in its place and run `turn-metrics check --repair`"
+        "run `turn-metrics check --repair` first, which finds the rows of a journal that is only damaged; if it refuses the \
+         file too, bring the journal back, as turns that were acknowledged are in nothing else, or move away what is in its \
+         place and repair without these turns"
     } else {
         "the database is complete without a journal, so move away what is in its place"
     }

@@ -255,3 +255,11 @@ async fn a_flipped_bit_in_the_last_commit_of_the_journal_is_found_by_a_check_als
     let (_, after) = repair(directory.path()).unwrap().1.unwrap();
     assert_eq!((told(&after), after.sealed_turns, after.losses), (vec![], 3, vec![]));
 }
+
+#[tokio::test]
+async fn a_journal_whose_header_was_written_over_is_refused_with_the_advice_that_saves_its_rows() {
+    let (directory, mut journal) = killed().await;
+    journal[..512].fill(0xee);
+    // Nothing says whether there were further rows.
+    assert_all_is_back(directory.path(), &journal, &[Loss::JournalEnd { last: 3 }], "the header");
+}
