@@ -94,6 +94,9 @@ impl Sweeper {
             sweeper.report.sweeping = false;
             sweeper.report.sweeps += 1;
             sweeper.report.sealed_turns += sealed;
+            if sealed > 0 {
+                tracing::info!(sealed, "turns sealed: abandoned, or failed");
+            }
         }));
     }
 }

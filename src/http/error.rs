@@ -155,6 +155,8 @@ pub(crate) enum Unavailable {
     TooMuchUnread,
     #[error("too many others ask for reports: ask again later")]
     TooManyReports,
+    #[error("too many others import turns (`http.max_imports`), and nothing was imported: send it again later")]
+    TooManyImports,
     #[error("too many others read the feed (`http.max_feed_readers`): ask again later")]
     TooManyReaders,
     /// Some events of the request may be durable and others not.

@@ -11,6 +11,7 @@
 //! - `access`: the routes, and which web pages may use each route.
 //! - `acknowledged`: the body of the answer to `POST /events`.
 //! - `error`: every failure as JSON. An answer never contains an internal cause.
+//! - `long_work`: threads for work that would hold up a worker.
 //! - `intake`: turns the bytes of a posted body into events.
 //! - `middleware`: the code that every request passes.
 //! - `resources`: answers the requests of programs.
@@ -29,6 +30,7 @@ mod access;
 mod acknowledged;
 pub(crate) mod error;
 mod intake;
+mod long_work;
 mod middleware;
 mod pages;
 mod resources;

@@ -126,6 +126,7 @@ impl StandIn {
                 import: system.clone().recipient(),
                 erase: system.clone().recipient(),
                 take_erased_sums: Probe::start(|_| pending()).recipient(),
+                max_steps: 4096,
                 load: Load::new(usize::from(!full)),
             },
             reads: Reads {

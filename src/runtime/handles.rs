@@ -30,6 +30,9 @@ pub struct Intake {
     pub erase: Recipient<Erase>,
     /// Takes in sums of erased turns that another store has exported.
     pub take_erased_sums: Recipient<TakeErasedSums>,
+    /// The maximum number of steps of a turn, so that a caller can refuse a turn before it reads its steps. The recipient of
+    /// imports does not check it.
+    pub max_steps: usize,
     /// The amount of work in progress, so that a caller can refuse more before it reads it.
     pub load: Load,
 }

@@ -315,7 +315,7 @@ impl Runtime {
         };
         let series = store.clone().recipient();
         let facts = Facts::new(facts_kept);
-        let load = Load::new(turns.max_in_flight);
+        let (load, max_steps) = (Load::new(turns.max_in_flight), turns.max_steps);
         let retention = {
             let (store, clock) = (store.clone().recipient(), Arc::clone(&clock));
             Retention::start_in_arbiter(&arbiter.handle(), |_| Retention::new(store, clock, retention))
@@ -341,6 +341,7 @@ impl Runtime {
                 import: directory.clone().recipient(),
                 erase: directory.clone().recipient(),
                 take_erased_sums: store.clone().recipient(),
+                max_steps,
                 load,
             },
             reads: Reads {

@@ -45,6 +45,10 @@ section! {
         /// occupies a connection. Further clients get 503.
         max_feed_readers: usize = 512, 1..=1_000_000;
 
+        /// Imports that are read at one time. Each may take the memory of some long turns. Further imports get 503 and
+        /// should be sent again.
+        max_imports: usize = 8, 1..=10_000;
+
         /// A stream of `GET /feed` ends after this time. Browsers and other clients continue where it ended, so
         /// connections are renewed now and then.
         feed_timeout: Duration = Duration::from_hours(1);

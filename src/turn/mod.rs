@@ -60,7 +60,8 @@ pub use line::bad_event::BadEvent;
 pub use line::parse_line;
 #[cfg(feature = "server")]
 pub(crate) use line::{
-    ARRAY, Encoding, EventStream, Framing, Line, Mention, Shape, TurnObject, is_array, keep_edges, mentions, type_name,
+    ARRAY, Encoding, EventStream, Framing, LONG_LINE_BYTES, Line, Mention, Shape, TurnObject, is_array, keep_edges,
+    mentions, type_name,
 };
 pub use metrics::{SealedTurn, StepDetails, StepMetrics, StoredTurn, TurnMetrics};
 pub use millis::{EpochMillis, InvalidMillis, Millis};

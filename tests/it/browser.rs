@@ -247,13 +247,18 @@ fn a_page_shows_what_happens_while_it_is_open_also_after_the_server_was_killed()
 
     server.kill();
     await_texts(&mut browser, "#live-state", &["connecting again"]);
+    // The page does not hear of this erasure.
+    let unseen = Server::start(directory.path());
+    erase(&unseen, "c");
+    send(&unseen, "d", "two", done());
+    unseen.kill();
     let server = server_at(directory.path(), address);
-    // The page connects again in a moment, and this turn is sealed before or after that.
-    send(&server, "d", "two", done());
-    await_texts(&mut browser, ids, &["d", shown]);
+    await_texts(&mut browser, "#latest-turns tbody a", &["d", shown]);
     await_texts(&mut browser, "#live-state", &["connected"]);
-    send(&server, "e", "three", done());
-    await_texts(&mut browser, ids, &["e", "d", shown]);
+    await_texts(&mut browser, "#live-news", &["Nothing was sealed since this page was made."]);
+    let ids = "#live-sealed a";
+    send(&server, evil, "three", done());
+    await_texts(&mut browser, ids, &[shown]);
     // The links lead to the conversations.
     let link = browser.run("return document.querySelector('#live-sealed li:last-child a').href");
     browser.open(link.as_str().unwrap());

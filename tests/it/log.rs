@@ -75,14 +75,14 @@ fn a_warning_is_in_the_log_once_even_if_the_actor_of_its_conversation_was_retire
 }
 
 #[test]
-fn a_sealed_turn_is_one_event_with_its_place_and_its_usage() {
-    let log: Vec<Value> = log_of_two_turns("info").iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+fn at_level_debug_a_sealed_turn_is_one_event_with_its_place_and_its_usage() {
+    let log: Vec<Value> = log_of_two_turns("debug").iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     let sealed: Vec<_> = log.iter().filter(|event| event["message"] == "turn sealed").collect();
     let expected =
         [("full", 1, [Some(11), Some(12), Some(13), Some(0)]), ("part", 2, [Some(21), Some(22), None, Some(24)])];
     assert_eq!(sealed.len(), expected.len(), "{log:#?}");
     for (event, (turn, ordinal, counters)) in sealed.into_iter().zip(expected) {
-        assert_eq!(event["level"], "INFO", "{event}");
+        assert_eq!(event["level"], "DEBUG", "{event}");
         assert_eq!(event["conversationId"], "c", "{event}");
         assert_eq!(event["turnId"], turn, "{event}");
         assert_eq!(event["ordinal"], ordinal, "{event}");
@@ -90,6 +90,18 @@ fn a_sealed_turn_is_one_event_with_its_place_and_its_usage() {
         let found = names.map(|name| event.get(format!("usage.{name}")).map(|count| count.as_u64().unwrap()));
         assert_eq!(found, counters, "{event}");
     }
+}
+
+#[test]
+fn at_level_info_a_request_that_seals_many_turns_is_one_event() {
+    let log: Vec<Value> = log_of_two_turns("info").iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let sealed: Vec<_> =
+        log.iter().filter(|event| event["message"].as_str().is_some_and(|text| text.contains("sealed"))).collect();
+    assert_eq!(sealed.len(), 1, "{log:#?}");
+    assert_eq!(
+        (&sealed[0]["level"], &sealed[0]["message"], &sealed[0]["sealed"]),
+        (&json!("INFO"), &json!("turns sealed"), &json!(2))
+    );
 }
 
 #[test]

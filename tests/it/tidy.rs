@@ -63,7 +63,7 @@ const FLOORS: &[(&str, &[&[&str]])] = &[
     (
         "http",
         &[
-            &["access", "acknowledged"],
+            &["access", "acknowledged", "long_work"],
             &["error"],
             &["intake", "middleware"],
             &["resources"],

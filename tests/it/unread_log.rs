@@ -36,7 +36,7 @@ const MANY_TURNS: usize = 6_000;
 /// A server that logs only one line for each sealed turn.
 fn server_logging_turns(data_dir: &std::path::Path, stderr: impl Into<Stdio>) -> Server {
     let mut command = serve(data_dir);
-    command.env("RUST_LOG", "turn_metrics::actors::conversation=info").stderr(stderr);
+    command.env("RUST_LOG", "turn_metrics::actors::conversation=debug").stderr(stderr);
     Server::launch(&mut command)
 }
 
@@ -50,7 +50,7 @@ fn assert_serves_and_ends(server: Server, client: &mut Client) {
 fn a_pipe_that_nobody_reads_delays_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (_unread, stderr) = pipe().unwrap();
-    let server = Server::launch(serve(directory.path()).stderr(stderr));
+    let server = server_logging_turns(directory.path(), stderr);
     let mut client = server.client();
     seal(&mut client, 0..MANY_TURNS);
     assert_serves_and_ends(server, &mut client);
@@ -94,7 +94,7 @@ fn a_stopped_terminal_delays_nothing_and_shows_the_log_when_it_resumes() {
     let directory = tempfile::tempdir().unwrap();
     let terminal = Terminal::open();
     terminal.stop();
-    let server = Server::launch(serve(directory.path()).stderr(terminal.stdio()));
+    let server = server_logging_turns(directory.path(), terminal.stdio());
     let mut client = server.client();
     seal(&mut client, 0..1_000);
     assert_eq!(client.get("/ready").status, 200);
@@ -167,7 +167,9 @@ fn a_full_disk_under_the_log_delays_nothing() {
 fn a_reader_of_the_log_that_dies_harms_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (log, stderr) = pipe().unwrap();
-    let server = Server::launch(serve(directory.path()).stderr(stderr));
+    let mut command = serve(directory.path());
+    command.env("RUST_LOG", "info,turn_metrics::actors::conversation=debug").stderr(stderr);
+    let server = Server::launch(&mut command);
     let mut client = server.client();
     let mut log = BufReader::new(log);
     assert_ne!(log.read_line(&mut String::new()).unwrap(), 0);

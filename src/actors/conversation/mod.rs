@@ -572,9 +572,11 @@ fn no_answer(error: MailboxError) -> Fault {
     Fault::unreachable("the store did not answer").caused_by(error)
 }
 
+/// Turns may be very many and short, so their lines would make a log much longer than what was posted. The log of a service
+/// has a line for each request that seals turns.
 fn log_sealed(conversation_id: &ConversationId, turn: &SealedTurn, ordinal: u64) {
     let usage = turn.metrics.usage;
-    tracing::info!(
+    tracing::debug!(
         conversationId = %conversation_id,
         turnId = %turn.metrics.turn_id,
         ordinal,

@@ -1,4 +1,5 @@
 use std::io::ErrorKind;
+use std::mem;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -10,9 +11,11 @@ use tracing::debug;
 use super::arrival::{Arrival, BrokenArrival, Format, SLICE_BYTES, TimeLimit, content_length};
 use super::body_events::{BadLine, BadLines, BodyEvents, BodyReader};
 use super::budget::{ByteBudget, Denied, Reservation};
-use super::inflate::{INFLATER_BYTES, Inflated, Inflater};
+use super::inflate::{Inflated, Inflater};
 use crate::http::error::{ApiError, Unavailable};
+use crate::http::long_work::LongWork;
 use crate::settings::HttpSettings;
+use crate::turn::Framing;
 
 /// How many bytes a request reserves before any of its body has arrived.
 pub(crate) const MIN_RESERVED_BYTES: usize = 4 * 1024;
@@ -37,18 +40,23 @@ impl Body {
         payload: Payload,
         settings: &HttpSettings,
         budget: &ByteBudget,
+        long_work: &LongWork,
         bad_lines: BadLines,
     ) -> Result<Self, ApiError> {
         let format = Format::of(request, "event")?;
         if content_length(request) > settings.max_transfer_bytes {
             return Err(CollectError::LongTransfer.told(settings));
         }
-        let reservation =
-            budget.reserve(MIN_RESERVED_BYTES).map_err(|denied| CollectError::from(denied).told(settings))?;
+        let inflater = format.is_gzip.then(Inflater::new);
+        let bytes = MIN_RESERVED_BYTES + inflater.as_ref().map_or(0, Inflater::memory_bytes);
+        let reservation = budget
+            .reserve(bytes.min(settings.max_buffered_bytes))
+            .map_err(|denied| CollectError::from(denied).told(settings))?;
         let mut collector = Collector {
             settings,
+            long_work,
             reader: BodyReader::new(format.framing, settings.max_line_bytes, bad_lines),
-            inflater: format.is_gzip.then(Inflater::new),
+            inflater,
             reservation,
             transferred_bytes: 0,
         };
@@ -58,6 +66,7 @@ impl Body {
             // After a bad line, the rest of the body is read and dropped, so that the client gets the answer. Only the
             // bad line is reported.
             _ if reader.is_refused() => reader.finish(),
+            Ok(()) if reader.is_in_long_line() => long_work.run(|| reader.finish()).await,
             Ok(()) => reader.finish(),
             Err(CollectError::CutGzip) if bad_lines == BadLines::Skip => reader.break_off(CUT_GZIP),
             // The checksum comes at the end of gzip data. So the lines that were inflated before the error may be wrong
@@ -75,6 +84,7 @@ impl Body {
 /// Reads and parses a body while it arrives.
 struct Collector<'a> {
     settings: &'a HttpSettings,
+    long_work: &'a LongWork,
     reader: BodyReader,
     inflater: Option<Inflater>,
     reservation: Reservation,
@@ -141,18 +151,19 @@ impl Collector<'_> {
             if self.inflater.is_some() {
                 self.inflate(Some(chunk), arrival.due()).await?;
             } else {
-                self.take_in(&chunk).await?;
+                self.take_in(chunk).await?;
             }
         }
         self.inflate(None, arrival.due()).await
     }
 
-    async fn take_in(&mut self, chunk: &[u8]) -> Result<(), CollectError> {
-        for (nth, slice) in chunk.chunks(SLICE_BYTES).enumerate() {
-            if nth > 0 {
+    async fn take_in(&mut self, mut chunk: Bytes) -> Result<(), CollectError> {
+        while !chunk.is_empty() {
+            let slice = chunk.split_to(chunk.len().min(SLICE_BYTES));
+            self.take_slice(&slice).await?;
+            if !chunk.is_empty() {
                 yield_now().await;
             }
-            self.take_slice(slice)?;
         }
         Ok(())
     }
@@ -164,6 +175,7 @@ impl Collector<'_> {
             Some(chunk) => inflater.feed(chunk),
             None => inflater.end(),
         }
+        self.hold()?;
         let mut room = vec![0; SLICE_BYTES];
         while let Some(inflater) = self.inflater.as_mut().filter(|_| !self.reader.is_refused()) {
             let step = inflater.read(&mut room).map_err(|error| {
@@ -171,7 +183,7 @@ impl Collector<'_> {
                 if error.kind() == ErrorKind::UnexpectedEof { CollectError::CutGzip } else { CollectError::InvalidGzip }
             })?;
             match step {
-                Inflated::Bytes(len) => self.take_slice(&room[..len])?,
+                Inflated::Bytes(len) => self.take_slice(&room[..len]).await?,
                 Inflated::NoText => {}
                 Inflated::All => break,
             }
@@ -183,19 +195,33 @@ impl Collector<'_> {
         Ok(())
     }
 
-    fn take_slice(&mut self, slice: &[u8]) -> Result<(), CollectError> {
+    async fn take_slice(&mut self, slice: &[u8]) -> Result<(), CollectError> {
         self.transferred_bytes = self.transferred_bytes.saturating_add(slice.len());
         if self.transferred_bytes > self.settings.max_transfer_bytes {
             return Err(CollectError::LongTransfer);
         }
-        if !self.reader.is_refused() {
+        if self.reader.ends_long_line(slice) {
+            // Parsing a line of several MB takes a tenth of a second.
+            let empty = BodyReader::new(Framing::Lines, 0, BadLines::Refuse);
+            let (mut reader, slice) = (mem::replace(&mut self.reader, empty), slice.to_vec());
+            let parse = move || {
+                reader.push(&slice);
+                reader
+            };
+            self.reader = self.long_work.run(parse).await;
+        } else if !self.reader.is_refused() {
             self.reader.push(slice);
         }
         if self.reader.kept_bytes() > self.settings.max_body_bytes {
             let is_mostly_brackets = self.reader.nesting_bytes() > self.reader.kept_bytes() / 2;
             return Err(if is_mostly_brackets { CollectError::TooDeep } else { CollectError::TooLarge });
         }
-        let inflater_bytes = if self.inflater.is_some() { INFLATER_BYTES + SLICE_BYTES } else { 0 };
+        self.hold()
+    }
+
+    /// Reserves the memory that is in use.
+    fn hold(&mut self) -> Result<(), CollectError> {
+        let inflater_bytes = self.inflater.as_ref().map_or(0, |inflater| inflater.memory_bytes() + SLICE_BYTES);
         let bytes = self
             .reader
             .memory_bytes()
@@ -220,7 +246,7 @@ mod tests {
     use super::super::inflate::gzip;
     use super::*;
     use crate::actors::Observe;
-    use crate::http::stand_in::{NDJSON, StandIn, ask, done, post, post_stream};
+    use crate::http::stand_in::{NDJSON, StandIn, ask, done, get, post, post_stream};
 
     fn head() -> TestRequest {
         TestRequest::post().uri("/events").insert_header(NDJSON)
@@ -296,6 +322,41 @@ mod tests {
         };
         answer.success();
         assert!(pauses >= 100, "{pauses} pauses");
+    }
+
+    #[actix_web::test]
+    async fn other_requests_are_served_while_a_long_line_is_parsed() {
+        let items = vec!["0"; 50_000].join(",");
+        let line = format!(r#"{{"type":"done","conversationId":"c","turnId":"t","reason":"stop","x":[{items}]}}"#);
+        for body in [line.clone() + "\n", line.clone(), format!("{}\n{line}\n", done("c", "s"))] {
+            let api = StandIn::default().serving();
+            let hold = api.long_work.occupy();
+            let mut posting = std::pin::pin!(post(&api, body));
+            for _ in 0..1000 {
+                assert!(futures_util::poll!(&mut posting).is_pending(), "it was parsed on this thread");
+                yield_now().await;
+            }
+            get(&api, "/health").await.success();
+            drop(hold);
+            posting.await.success();
+        }
+    }
+
+    #[actix_web::test]
+    async fn an_upload_of_gzip_reserves_the_memory_of_its_inflater() {
+        let compressed = || head().insert_header(("content-encoding", "gzip"));
+        let settings = HttpSettings { max_buffered_bytes: 160 * 1024, ..HttpSettings::default() };
+        let api = StandIn::default().start_with(settings).0;
+        // Neither of these bodies has any text yet.
+        let mut uploads: Vec<_> = (0..2)
+            .map(|_| {
+                Box::pin(post_stream(&api, compressed(), stream::iter([Ok(Bytes::new())]).chain(stream::pending())))
+            })
+            .collect();
+        assert!(futures_util::poll!(&mut uploads[0]).is_pending());
+        let std::task::Poll::Ready(refused) = futures_util::poll!(&mut uploads[1]) else { panic!("it was taken") };
+        refused.failure(503);
+        post(&api, done("c", "t")).await.success();
     }
 
     #[actix_web::test]

@@ -89,6 +89,16 @@ impl BodyReader {
         self.builder.bad.is_some()
     }
 
+    /// Returns whether the current line is so long that parsing it would hold up others.
+    pub(crate) fn is_in_long_line(&self) -> bool {
+        !self.is_refused() && self.stream.is_in_long_line()
+    }
+
+    /// Returns whether this piece would end such a line.
+    pub(crate) fn ends_long_line(&self, piece: &[u8]) -> bool {
+        !self.is_refused() && self.stream.ends_long_line(piece)
+    }
+
     /// Returns how many bytes of lines are kept.
     pub(crate) fn kept_bytes(&self) -> usize {
         self.builder.counted_bytes.saturating_add(self.stream.kept_bytes())

@@ -32,20 +32,27 @@ pub(crate) enum ImportLine {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct BadImportLine {
-    message: String,
+    pub(crate) message: String,
     /// The line of the error, counted from 1 within the object.
     pub(crate) line: usize,
+    /// Whether the turn is over a limit of this service.
+    pub(crate) is_over_limit: bool,
 }
 
 impl From<BadEvent> for BadImportLine {
     fn from(error: BadEvent) -> Self {
-        Self { message: error.to_string(), line: error.line() }
+        Self { message: error.to_string(), line: error.line(), is_over_limit: false }
     }
 }
 
 impl BadImportLine {
+    fn too_many_steps(max_steps: usize) -> Self {
+        let message = format!("the turn has more than {max_steps} steps (`turns.max_steps`)");
+        Self { is_over_limit: true, ..Self::new(message) }
+    }
+
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), line: 1 }
+        Self { message: message.into(), line: 1, is_over_limit: false }
     }
 }
 
@@ -53,11 +60,19 @@ impl ImportLine {
     /// Reads a line. A line of an export has `metrics` or `erased`, its last one has `end`. Any other line must be the
     /// metrics of a turn with a `conversationId`, which is sealed at the moment `now`. `is_body` says that the line is a whole body,
     /// which may have line breaks.
-    pub(crate) fn read(line: &[u8], is_body: bool, now: EpochMillis) -> Result<Self, BadImportLine> {
+    ///
+    /// A turn of more than `max_steps` steps is refused before its steps are read, because steps take many times their
+    /// bytes in memory.
+    pub(crate) fn read(line: &[u8], is_body: bool, now: EpochMillis, max_steps: usize) -> Result<Self, BadImportLine> {
         let object = TurnObject::of(line, is_body)?;
         let [is_end, is_exported, is_erased, is_event] = object.has(["end", "metrics", "erased", "type"])?;
         if is_end {
             return Ok(Self::End(object.read()?));
+        }
+        let lists: [&[&str]; 2] =
+            if is_exported { [&["metrics", "steps"], &["stepDetails"]] } else { [&["steps"], &["stepDetails"]] };
+        if lists.into_iter().any(|list| object.has_more_items(list, max_steps)) {
+            return Err(BadImportLine::too_many_steps(max_steps));
         }
         if is_exported {
             return Ok(Self::Turn(Box::new(object.read::<ExportedFields>()?.turn()?)));
@@ -313,7 +328,7 @@ mod tests {
     const NOW: u64 = 1_780_000_000_000;
 
     fn read(line: &str) -> Result<ImportLine, String> {
-        ImportLine::read(line.as_bytes(), false, EpochMillis::new(NOW)).map_err(|error| error.to_string())
+        ImportLine::read(line.as_bytes(), false, EpochMillis::new(NOW), 4096).map_err(|error| error.to_string())
     }
 
     fn turn(line: &str) -> ImportedTurn {
@@ -354,7 +369,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = ImportLine::read(&bytes, false, EpochMillis::new(NOW));
+            let _ = ImportLine::read(&bytes, false, EpochMillis::new(NOW), 4096);
         }
     }
 
@@ -381,6 +396,34 @@ mod tests {
         let bare = r#"{"turnId":"t","usage":{"inputTokens":5,"outputTokens":1},"steps":[],"conversationId":"c"}"#;
         let far = bare.replace("\"c\"", "\"c\",\"endedAt\":7");
         assert_eq!(self::turn(&far), self::turn(bare), "an implausible `endedAt` is absent");
+    }
+
+    #[test]
+    fn a_turn_with_too_many_steps_is_refused_before_they_are_read() {
+        let steps = |count: usize| vec!["7"; count].join(",");
+        let exported = |steps: String, details: String| {
+            EXPORTED.replacen(r#""steps":["#, &format!(r#""steps":[{steps}],"x":["#), 1).replacen(
+                r#""stepDetails":["#,
+                &format!(r#""stepDetails":[{details}],"y":["#),
+                1,
+            )
+        };
+        let dispatch = |steps: String| {
+            format!(
+                r#"{{"turnId":"t","usage":{{"inputTokens":5,"outputTokens":1}},"steps":[{steps}],"conversationId":"c"}}"#
+            )
+        };
+        let read = |line: &str| ImportLine::read(line.as_bytes(), false, EpochMillis::new(NOW), 3).unwrap_err();
+        for line in [exported(steps(4), String::new()), exported(String::new(), steps(4)), dispatch(steps(4))] {
+            let error = read(&line);
+            assert_eq!(error.message, "the turn has more than 3 steps (`turns.max_steps`)", "{line}");
+            assert!(error.is_over_limit);
+        }
+        // Control: with fewer, the steps are read, and found to be none.
+        for line in [exported(steps(3), String::new()), exported(String::new(), steps(3)), dispatch(steps(3))] {
+            let error = read(&line);
+            assert!(error.message.contains("must be an object, not a number") && !error.is_over_limit, "{error}");
+        }
     }
 
     #[test]

@@ -4,10 +4,18 @@ use actix_web::web::{Buf, Bytes};
 use flate2::bufread::MultiGzDecoder;
 
 /// Inflates a gzip body while it arrives, in steps of bounded size. The body may have several gzip members.
-pub(crate) struct Inflater(MultiGzDecoder<Arrived>);
+pub(crate) struct Inflater {
+    decoder: MultiGzDecoder<Arrived>,
+    /// How many compressed bytes have arrived.
+    fed_bytes: usize,
+}
 
-/// The memory that an inflater holds: the window of the gzip format, and tables.
-pub(crate) const INFLATER_BYTES: usize = 48 * 1024;
+/// The memory that an inflater holds at least: the window of the gzip format, and tables.
+const WINDOW_BYTES: usize = 48 * 1024;
+
+/// The maximum number of bytes that an inflater keeps of the header of a gzip member: its name, its comment and an extra
+/// field.
+const HEADER_BYTES: usize = 3 * 64 * 1024;
 
 /// The maximum number of compressed bytes that one step inflates. Members and blocks without any text cost the most
 /// time for their length. So many bytes of them take a few milliseconds, and other requests run between two steps.
@@ -26,27 +34,35 @@ pub(crate) enum Inflated {
 
 impl Inflater {
     pub(crate) fn new() -> Self {
-        Self(MultiGzDecoder::new(Arrived { bytes: Bytes::new(), is_over: false, left_in_step: 0 }))
+        let arrived = Arrived { bytes: Bytes::new(), is_over: false, left_in_step: 0 };
+        Self { decoder: MultiGzDecoder::new(arrived), fed_bytes: 0 }
+    }
+
+    /// Returns the maximum number of bytes of memory that the inflater holds.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        // What has arrived may be a header so far.
+        WINDOW_BYTES + self.fed_bytes.min(HEADER_BYTES)
     }
 
     /// Adds the next compressed piece. The piece before it must have been inflated completely.
     pub(crate) fn feed(&mut self, bytes: Bytes) {
-        self.0.get_mut().bytes = bytes;
+        self.fed_bytes = self.fed_bytes.saturating_add(bytes.len());
+        self.decoder.get_mut().bytes = bytes;
     }
 
     /// Marks the end of the input.
     pub(crate) fn end(&mut self) {
-        self.0.get_mut().is_over = true;
+        self.decoder.get_mut().is_over = true;
     }
 
     /// Takes the next step: inflates at most [`STEP_BYTES`] compressed bytes, and at most as many as fit into `room`.
     pub(crate) fn read(&mut self, room: &mut [u8]) -> io::Result<Inflated> {
-        self.0.get_mut().left_in_step = STEP_BYTES;
-        match self.0.read(room) {
+        self.decoder.get_mut().left_in_step = STEP_BYTES;
+        match self.decoder.read(room) {
             Ok(0) => Ok(Inflated::All),
             Ok(len) => Ok(Inflated::Bytes(len)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                Ok(if self.0.get_ref().bytes.is_empty() { Inflated::All } else { Inflated::NoText })
+                Ok(if self.decoder.get_ref().bytes.is_empty() { Inflated::All } else { Inflated::NoText })
             }
             Err(error) => Err(error),
         }
@@ -131,6 +147,21 @@ mod tests {
                 assert_eq!(inflate(&compressed, piece_bytes, room_bytes).unwrap(), texts.concat());
             }
         }
+    }
+
+    #[test]
+    fn the_header_of_a_member_counts_as_memory() {
+        let mut inflater = Inflater::new();
+        let before = inflater.memory_bytes();
+        // The header announces a name, which goes on and on.
+        let header = [&[0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 0][..], &vec![b'n'; 50_000]].concat();
+        inflater.feed(Bytes::from(header));
+        while inflater.read(&mut [0; 1000]).unwrap() != Inflated::All {}
+        assert!(inflater.memory_bytes() >= before + 50_000);
+        for _ in 0..100 {
+            inflater.feed(Bytes::from_static(&[b'n'; 10_000]));
+        }
+        assert!(inflater.memory_bytes() < before + 200_000, "a longer one is an error");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use memchr::memchr;
 
-use crate::turn::Framing;
+use crate::turn::{Framing, LONG_LINE_BYTES};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -54,6 +54,19 @@ impl Lines {
         self.searched -= self.start;
         self.start = 0;
         self.bytes.extend_from_slice(piece);
+    }
+
+    /// Returns whether the next line is long, and has ended.
+    pub(crate) fn ends_long_line(&self) -> bool {
+        self.is_in_long_line()
+            && self.framing == Framing::Lines
+            && memchr(b'\n', &self.bytes[self.searched..])
+                .is_some_and(|at| self.searched + at - self.start > LONG_LINE_BYTES)
+    }
+
+    /// Returns whether there are more bytes than a line has that is not long.
+    pub(crate) fn is_in_long_line(&self) -> bool {
+        self.bytes.len() - self.start > LONG_LINE_BYTES
     }
 
     /// Takes the next line that has ended. Skips blank lines.

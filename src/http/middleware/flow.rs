@@ -11,6 +11,10 @@ use actix_web::http::header::CONTENT_LENGTH;
 /// requests, and a short head takes many times its bytes in memory.
 const AHEAD_BYTES: usize = 4 * 1024;
 
+/// How many bytes of a request's body are read before the handler has taken them. The framework itself reads up to
+/// 128 KiB of a body whose handler takes nothing, for each connection.
+const BODY_BYTES: usize = 16 * 1024;
+
 /// What a connection may read, and when it may serve its next request. The connection and its requests share this
 /// state.
 ///
@@ -22,6 +26,8 @@ pub(crate) struct Flow(Rc<State>);
 struct State {
     /// How many more bytes may be read until all answers are written.
     left: Cell<usize>,
+    /// How many more bytes of the request may be read when the handler has taken what was read of the body.
+    later: Cell<usize>,
     /// Whether a read was put off because of `left`.
     is_held: Cell<bool>,
     /// Whether a request is being answered.
@@ -36,6 +42,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             left: Cell::new(AHEAD_BYTES),
+            later: Cell::default(),
             is_held: Cell::default(),
             is_serving: Cell::default(),
             is_unwritten: Cell::default(),
@@ -45,8 +52,8 @@ impl Default for State {
 }
 
 impl Flow {
-    /// Returns how many bytes may be read now. If there are none, [`all_is_written`](Self::all_is_written) says when to
-    /// read again.
+    /// Returns how many bytes may be read now. If there are none, [`all_is_written`](Self::all_is_written) or
+    /// [`body_is_taken`](Self::body_is_taken) says when to read again.
     pub(crate) fn may_read(&self) -> Option<usize> {
         let left = self.0.left.get();
         self.0.is_held.set(left == 0);
@@ -64,6 +71,7 @@ impl Flow {
         let state = &self.0;
         if !state.is_serving.get() {
             state.left.set(AHEAD_BYTES);
+            state.later.set(0);
         }
         state.is_unwritten.set(false);
         if let Some(next) = state.next.take() {
@@ -78,7 +86,10 @@ impl Flow {
         // The framework has refused a length that is not a number.
         let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let body = if request.chunked().unwrap_or(false) { usize::MAX } else { length.unwrap_or(0) };
-        self.0.left.set(AHEAD_BYTES.saturating_add(body));
+        let all = AHEAD_BYTES.saturating_add(body);
+        let first = all.min(BODY_BYTES);
+        self.0.left.set(first);
+        self.0.later.set(all - first);
         self.0.is_serving.set(true);
         Serving(self)
     }
@@ -92,9 +103,20 @@ impl Flow {
         Poll::Pending
     }
 
+    /// Notes that the handler has taken all that was read of the body. Returns whether the connection has to be polled
+    /// again, because it may read again.
+    pub(crate) fn body_is_taken(&self) -> bool {
+        let state = &self.0;
+        let more = BODY_BYTES.saturating_sub(state.left.get()).min(state.later.get());
+        state.left.set(state.left.get() + more);
+        state.later.set(state.later.get() - more);
+        state.left.get() > 0 && state.is_held.take()
+    }
+
     /// Notes that all of the body of the request in progress has been read, or is not needed.
     pub(crate) fn needs_no_body(&self) {
         self.0.left.set(self.0.left.get().min(AHEAD_BYTES));
+        self.0.later.set(0);
     }
 }
 

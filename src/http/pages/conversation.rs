@@ -1,6 +1,7 @@
 //! The page `/ui/conversations/{id}/turns`: the turns of one conversation.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
@@ -23,7 +24,7 @@ use crate::http::error::ApiError;
 use crate::http::resources::api::{Api, ask_sealed, ask_store};
 use crate::http::resources::path_id::PathId;
 use crate::http::resources::query::Query;
-use crate::http::resources::summary::Life;
+use crate::http::resources::summary::{LONG_STEPS, Life};
 use crate::http::resources::turn_list::write_with_cost;
 use crate::http::resources::turns::open_turns;
 use crate::readable::float;
@@ -71,7 +72,8 @@ async fn page(api: &Api, id: &ConversationId, request: &HttpRequest) -> Result<P
     if before.is_none() {
         life.read(api, id, open.sealed_turns).await?;
     }
-    let turns = turns_before(api, id, before.unwrap_or(u64::MAX).min(open.sealed_turns.saturating_add(1))).await?;
+    let (turns, costs) =
+        turns_before(api, id, before.unwrap_or(u64::MAX).min(open.sealed_turns.saturating_add(1))).await?;
     let older = older_than(api, id, &turns).await?;
     let root = root(request.uri().path());
     let resource = |resource: &str, query: &str| format!("{root}{}", with_query(&of_conversation(id, resource), query));
@@ -93,7 +95,7 @@ async fn page(api: &Api, id: &ConversationId, request: &HttpRequest) -> Result<P
         @if !turns.is_empty() {
             @if turns.len() > 1 { div class="charts" { (charts(&turns, &turns_api)) } }
             (panel("turns", "Turns", TURNS_NOTE, Some(&turns_api),
-                &html! { (waterfall_legend()) (turn_list(api, &view, &turns)) }))
+                &html! { (waterfall_legend()) (turn_list(&costs, &view, &turns)) }))
         } @else if before.is_some() {
             section class="card empty" { h2 { "There are no turns before this one" } }
         } @else if open.sealed_turns > 0 {
@@ -112,11 +114,14 @@ async fn page(api: &Api, id: &ConversationId, request: &HttpRequest) -> Result<P
 }
 
 /// Returns the latest turns before an ordinal, in the order of their ordinals. They are those that the API lists, which
-/// are fewer than asked for if they are long.
-async fn turns_before(api: &Api, id: &ConversationId, mut before: u64) -> Result<Vec<StoredTurn>, ApiError> {
-    let mut turns = VecDeque::new();
+/// are fewer than asked for if they are long. Also returns the cost of each.
+async fn turns_before(
+    api: &Api,
+    id: &ConversationId,
+    mut before: u64,
+) -> Result<(Vec<StoredTurn>, Vec<Cost>), ApiError> {
+    let (mut turns, mut costs) = (VecDeque::new(), VecDeque::new());
     let mut left_bytes = api.settings.max_page_bytes;
-    let mut json = Vec::new();
     // The store returns fewer long turns than it is asked for.
     while turns.len() < LIMIT && left_bytes > 0 {
         let range = TurnRange { before: Some(before), ..TurnRange::latest(id.clone(), LIMIT - turns.len()) };
@@ -127,16 +132,23 @@ async fn turns_before(api: &Api, id: &ConversationId, mut before: u64) -> Result
             if left_bytes == 0 {
                 break;
             }
-            json.clear();
-            write_with_cost(&turn, &*api.prices, &mut json).map_err(|cause| {
+            let (prices, is_long) = (Arc::clone(&api.prices), turn.metrics.steps.len() > LONG_STEPS);
+            let measure = move || {
+                let mut json = Vec::new();
+                let written = write_with_cost(&turn, &*prices, &mut json);
+                (written.map(|()| json.len()), Cost::total_of_turn(&turn, &*prices), turn)
+            };
+            let (len, cost, turn) = if is_long { api.long_work.run(measure).await } else { measure() };
+            let len = len.map_err(|cause| {
                 error!(%cause, "the length of a turn as JSON is not known");
                 ApiError::ReadFailed
             })?;
-            left_bytes = left_bytes.saturating_sub(json.len());
+            left_bytes = left_bytes.saturating_sub(len);
             turns.push_front(turn);
+            costs.push_front(cost);
         }
     }
-    Ok(turns.into())
+    Ok((turns.into(), costs.into()))
 }
 
 /// Returns the ordinal before which the turns of the next page are, if any is stored. Earlier turns may have been dropped.
@@ -272,8 +284,8 @@ fn charts(turns: &[StoredTurn], api: &str) -> Markup {
     }
 }
 
-fn turn_list(api: &Api, view: &View, turns: &[StoredTurn]) -> Markup {
-    let costs: Vec<_> = turns.iter().map(|turn| Cost::total_of_turn(turn, &*api.prices).figures()).collect();
+fn turn_list(costs: &[Cost], view: &View, turns: &[StoredTurn]) -> Markup {
+    let costs: Vec<_> = costs.iter().map(Cost::figures).collect();
     let places = figure::places(costs.iter().map(|cost| cost.usd));
     html! {
         ol class="turns" reversed {

@@ -22,9 +22,6 @@
   // The open turns by their ids, and the sealed turns that the list shows, the latest last.
   const open = new Map();
   let sealed = [];
-  // The positions of the latest sealed turns. The stream continues after the first one, so it always begins with all turns
-  // that the list shows.
-  let positions = [new URL(feed, location.href).searchParams.get("after")];
   let count = 0;
   let erasures = 0;
   let source;
@@ -32,6 +29,7 @@
   let frame;
   let speaking;
   let isOutdated = false;
+  let wasConnected = false;
 
   const element = (name, className, ...children) => {
     const made = document.createElement(name);
@@ -151,13 +149,10 @@
 
   const onSealed = (event) => {
     const turn = JSON.parse(event.data);
-    // After a new connection, turns that were counted before come again.
-    const isNew = turn.position > positions.at(-1);
-    if (isNew) positions = [...positions, turn.position].slice(-MAX_SEALED - 1);
     if (open.delete(turn.metrics.turnId)) drawSoon();
     // The page has the turns up to this ordinal.
     if (known !== undefined && turn.ordinal <= Number(known)) return;
-    if (isNew) count += 1;
+    count += 1;
     sealed = [...sealed, turn].slice(-MAX_SEALED);
     drawSoon();
   };
@@ -181,9 +176,7 @@
     clearTimeout(timer);
     if (isOutdated || document.hidden) return;
     if (state.textContent !== "connecting again") set(state, "connecting");
-    const address = new URL(feed, location.href);
-    address.searchParams.set("after", positions[0]);
-    source = new EventSource(address);
+    source = new EventSource(feed);
     const outdated = (why) => () => {
       isOutdated = true;
       source.close();
@@ -194,17 +187,17 @@
       set(spoken, `This page is out of date: ${why}.`);
     };
     source.onopen = () => {
+      // What was erased while nobody listened is not told, so the page is made anew.
+      if (wasConnected) return location.reload();
+      wasConnected = true;
       set(state, "connected");
-      // What was erased while nobody listened is not told. So the lists are emptied, and everything else comes again.
-      open.clear();
-      sealed = [];
       if (made) made.hidden = true;
       drawSoon();
     };
     source.onerror = () => {
       set(state, "connecting again");
       const isRefused = source.readyState === EventSource.CLOSED;
-      // A browser would continue after the latest event by itself, and not with the turns of the emptied list.
+      // A browser would connect again by itself, but not after an answer that is no stream.
       source.close();
       clearTimeout(timer);
       timer = setTimeout(follow, isRefused ? REFUSED_MILLIS : RETRY_MILLIS);

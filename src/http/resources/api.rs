@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use actix::{Message, Recipient};
+use tokio::sync::Semaphore;
 use tracing::error;
 
 use super::cache::BodyCache;
@@ -11,6 +12,7 @@ use crate::actors::ListSealed;
 use crate::clock::{SharedClock, SystemClock, system_time_zone};
 use crate::http::error::ApiError;
 use crate::http::intake::budget::ByteBudget;
+use crate::http::long_work::LongWork;
 use crate::report::{NoPrices, SharedPriceBook, Zone};
 use crate::runtime::Handles;
 use crate::settings::HttpSettings;
@@ -24,6 +26,9 @@ pub struct Api {
     pub(crate) settings: HttpSettings,
     pub(crate) budget: ByteBudget,
     pub(crate) reads: ReadBudget,
+    /// The places of imports.
+    pub(crate) imports: Arc<Semaphore>,
+    pub(crate) long_work: LongWork,
     /// For questions about very many turns or conversations.
     pub(crate) reports: Turnstile,
     /// For questions that read a whole conversation, or all of its open turns.
@@ -44,8 +49,24 @@ impl Api {
         let reads = ReadBudget::new(settings.max_read_bytes);
         let feed = FeedControl::new(&settings);
         let (prices, zone, clock) = (Arc::new(NoPrices), system_time_zone(), Arc::new(SystemClock));
+        let imports = Arc::new(Semaphore::new(settings.max_imports.min(Semaphore::MAX_PERMITS)));
+        let long_work = LongWork::default();
         let (reports, summaries) = (Turnstile::new(), Turnstile::new());
-        Self { handles, settings, budget, reads, reports, summaries, bodies, feed, prices, zone, clock }
+        Self {
+            handles,
+            settings,
+            budget,
+            reads,
+            imports,
+            long_work,
+            reports,
+            summaries,
+            bodies,
+            feed,
+            prices,
+            zone,
+            clock,
+        }
     }
 
     /// Sets the prices for single turns, conversations and models. Pass the prices with which the

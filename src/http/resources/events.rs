@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use futures_util::{StreamExt, stream};
 use indexmap::IndexMap;
 use tokio::sync::Semaphore;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::api::Api;
 use super::parts::in_parts;
@@ -29,7 +29,8 @@ pub(crate) async fn post(api: Data<Api>, request: HttpRequest, payload: Payload)
         return Err(overloaded());
     }
     let bad_lines = asked_of_bad_lines(request.query_string())?;
-    let Body { events, mut reservation } = Body::read(&request, payload, &api.settings, &api.budget, bad_lines).await?;
+    let read = Body::read(&request, payload, &api.settings, &api.budget, &api.long_work, bad_lines);
+    let Body { events, mut reservation } = read.await?;
     let BodyEvents { accepted, ignored, conversations, refused } = events;
     // The receipts of many short turns take more memory than the events.
     let turns: usize = conversations.values().map(|of_one| of_one.events.turns()).sum();
@@ -39,6 +40,7 @@ pub(crate) async fn post(api: Data<Api>, request: HttpRequest, payload: Payload)
         Denied::TooLarge => ApiError::TooManyTurns,
     })?;
     let combined = observe(&api, conversations).await?;
+    combined.log();
     let answer = match combined.answer(accepted, ignored, refused, bad_lines) {
         Ok(acknowledged) => HttpResponse::Ok().json(acknowledged),
         Err(error) => error.error_response(),
@@ -91,6 +93,14 @@ impl CombinedReceipt {
         let room = MAX_NAMED.saturating_sub(self.warnings.len());
         let warnings = warnings.iter().take(room);
         self.warnings.extend(warnings.map(|warning| format!("conversation `{conversation_id}`: {warning}")));
+    }
+
+    /// Logs how many turns were sealed. They may be very many, so their own lines have the level debug.
+    fn log(&self) {
+        let sealed = self.sealed.iter().filter(|turn| !turn.duplicate).count();
+        if sealed > 0 {
+            info!(sealed, "turns sealed");
+        }
     }
 
     fn answer(

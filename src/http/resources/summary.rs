@@ -1,6 +1,7 @@
 //! `GET /conversations/{id}/summary`
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
@@ -17,8 +18,8 @@ use super::turns::open_turns;
 use crate::actors::ListTurns;
 use crate::http::error::ApiError;
 use crate::report::{
-    Breakdown, BreakdownRow, Contribution, CostFigures, Figures, Grouping, Period, Quarter, Selection, UsageSums,
-    report_time, retention,
+    Breakdown, BreakdownRow, Contribution, CostFigures, Figures, Grouping, Period, PriceBook, Quarter, Selection,
+    UsageSums, report_time, retention,
 };
 use crate::store::TurnRange;
 use crate::turn::{ConversationId, EpochMillis, Label, StoredTurn, TokenCount};
@@ -28,6 +29,9 @@ const MAX_MODELS: usize = 1000;
 
 /// The maximum number of bytes of the rows of a summary, if each row is full.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// The number of steps beyond which the sums of a turn are made on another thread. A thousand steps take some milliseconds.
+pub(crate) const LONG_STEPS: usize = 256;
 
 /// Returns the figures of all turns of a conversation that are stored. Turns that were dropped because of their age are not
 /// among them.
@@ -39,9 +43,11 @@ pub(crate) async fn get(api: Data<Api>, PathId(id): PathId, request: HttpRequest
     let open = open_turns(&api, &id).await.map_err(|_| ApiError::ReadFailed)?;
     let mut life = Life::new();
     life.read(&api, &id, open.sealed_turns).await?;
-    let mut json = Vec::new();
-    life.write(&api, &id, open.turns.len(), &mut json)?;
-    whole(&api, json)
+    let (prices, open_turns) = (Arc::clone(&api.prices), open.turns.len());
+    let is_long = life.latest.as_ref().is_some_and(|latest| latest.metrics.steps.len() > LONG_STEPS);
+    let write = move || life.write(&*prices, &id, open_turns);
+    let json = if is_long { api.long_work.run(write).await } else { write() };
+    whole(&api, json?)
 }
 
 /// Returns whether the steps of a turn name more models than a summary may have, besides the model of the turn itself.
@@ -79,11 +85,10 @@ impl Life {
                 return Ok(());
             }
             for turn in turns {
-                // Splitting a turn takes time for each of its models, so a turn with too many is refused before.
-                if has_too_many_models(&turn) {
-                    return Err(ApiError::TooManyModels { max_models: MAX_MODELS });
-                }
-                self.add(turn, api);
+                let (prices, is_long) = (Arc::clone(&api.prices), turn.metrics.steps.len() > LONG_STEPS);
+                let split = move || (Self::split(&turn, &*prices), turn);
+                let (contribution, turn) = if is_long { api.long_work.run(split).await } else { split() };
+                self.add(turn, contribution?);
                 if self.by_model.rows().len() > MAX_MODELS || self.by_model.bytes() > MAX_BYTES {
                     return Err(ApiError::TooManyModels { max_models: MAX_MODELS });
                 }
@@ -91,10 +96,18 @@ impl Life {
         }
     }
 
-    fn add(&mut self, turn: StoredTurn, api: &Api) {
+    /// Splits a turn by the models of its steps. That takes time for each model, so a turn with too many is refused before.
+    fn split(turn: &StoredTurn, prices: &dyn PriceBook) -> Result<Contribution, ApiError> {
+        if has_too_many_models(turn) {
+            return Err(ApiError::TooManyModels { max_models: MAX_MODELS });
+        }
+        Ok(Contribution::of_turn(turn, prices))
+    }
+
+    fn add(&mut self, turn: StoredTurn, contribution: Contribution) {
         // All turns of a life belong to one period.
         let Ok(whole) = Period::new(Quarter::FIRST, Quarter::LAST) else { return };
-        for (label, part) in Contribution::of_turn(&turn, &*api.prices).parts {
+        for (label, part) in contribution.parts {
             if let Some(reason) = label.reason {
                 *self.by_reason.entry(reason.as_str()).or_default() += part.rollup.turns();
             }
@@ -119,14 +132,14 @@ impl Life {
         retention(&previous.metrics.usage, &latest.metrics.usage)
     }
 
-    fn write(&self, api: &Api, id: &ConversationId, open_turns: usize, json: &mut Vec<u8>) -> Result<(), ApiError> {
+    fn write(&self, prices: &dyn PriceBook, id: &ConversationId, open_turns: usize) -> Result<Vec<u8>, ApiError> {
         let Some((latest, first_at)) = self.latest.as_ref().zip(self.first_at) else {
             return Err(ApiError::UnknownConversation);
         };
         let total = self.total();
         let figures = Figures::of(&total.rollup);
         let mut turn = Vec::new();
-        write_with_cost(latest, &*api.prices, &mut turn).map_err(|error| unwritable(&error))?;
+        write_with_cost(latest, prices, &mut turn).map_err(|error| unwritable(&error))?;
         let turn = String::from_utf8(turn).map_err(|error| unwritable(&error))?;
         let summary = Summary {
             conversation_id: id,
@@ -147,7 +160,9 @@ impl Life {
             last_at: report_time(latest),
             latest_turn: RawValue::from_string(turn).map_err(|error| unwritable(&error))?,
         };
-        write(&summary, json)
+        let mut json = Vec::new();
+        write(&summary, &mut json)?;
+        Ok(json)
     }
 }
 
@@ -223,7 +238,7 @@ mod tests {
     use crate::http::stand_in::{StandIn, get, post, sealed_turns};
     use crate::runtime::Runtime;
     use crate::settings::HttpSettings;
-    use crate::turn::{Done, OpenTurn, Ordinal, Progress, StepId, StepTimes, TurnId};
+    use crate::turn::{Done, OpenTurn, Ordinal, Progress, StepId, StepMetrics, StepTimes, TurnId, Usage};
 
     #[actix_web::test]
     async fn a_summary_has_every_field_in_the_order_of_the_contract() {
@@ -250,6 +265,29 @@ mod tests {
         let expected = turns.success().strip_prefix(r#"{"turns":["#).unwrap().strip_suffix(r#"],"latestOrdinal":2}"#);
         assert_eq!(latest.strip_suffix('}'), expected);
         runtime.shutdown().await;
+    }
+
+    #[actix_web::test]
+    async fn other_requests_are_served_while_the_sums_of_a_long_turn_are_made() {
+        let mut turns = sealed_turns(1);
+        let step = |nth: usize| StepMetrics {
+            step_id: StepId::new(format!("s{nth}")).unwrap(),
+            usage: Usage::default(),
+            times: StepTimes::default(),
+        };
+        turns[0].metrics.steps = (0..=LONG_STEPS).map(step).collect();
+        let api = StandIn { turns, ..StandIn::default() }.serving();
+        for path in ["/conversations/c/summary", "/ui/conversations/c/turns"] {
+            let hold = api.long_work.occupy();
+            let mut asking = std::pin::pin!(get(&api, path));
+            for _ in 0..100 {
+                assert!(futures_util::poll!(&mut asking).is_pending(), "{path}");
+                tokio::task::yield_now().await;
+            }
+            get(&api, "/health").await.success();
+            drop(hold);
+            asking.await.success();
+        }
     }
 
     #[test]

@@ -23,12 +23,13 @@ use crate::settings::HttpSettings;
 /// The longest wait. Adding it to a moment does not overflow.
 const MAX_WAIT: Duration = Duration::from_hours(2 * 365 * 24);
 
-/// A client's connection. It adds six things that the framework lacks:
+/// A client's connection. It adds seven things that the framework lacks:
 ///
 /// - a time limit on the head of every request, not only on the first one;
 /// - a time limit on a client that does not read its answer, or reads it too slowly;
 /// - a limit on the bytes that are read while earlier requests are not answered;
 /// - an end as soon as the client has reset the connection;
+/// - an end of a feed as soon as its client has closed its side;
 /// - the closing of an idle connection when others need its place;
 /// - a body for the framework's own refusals.
 ///
@@ -187,11 +188,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<T> {
         if let Poll::Ready(read) = this.poll_ahead(cx, buf) {
             if buf.filled().len() > before {
                 this.head.bytes_came();
-                this.place.is_active();
+                if this.head.due.get().is_none() {
+                    this.place.is_active();
+                }
+            } else if read.is_ok() && this.head.due.get().is_none() && this.place.leaves_with_client() {
+                return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
             }
             return Poll::Ready(read);
         }
         let is_idle = this.head.due.get().is_some();
+        if is_idle {
+            this.place.may_outlive_client();
+        } else if this.place.is_to_close() {
+            // A request began after the connection was told to close.
+            this.place.is_active();
+        }
         this.place.waits(is_idle || this.stalled.is_some(), cx);
         // Report the end of the stream, as if the client had ended it. Then the framework closes the connection.
         if is_idle && this.place.is_to_close() {
@@ -459,6 +470,63 @@ mod tests {
         drop(serving);
         connection.flush().await.unwrap();
         assert_eq!(read_now(&mut connection).await, read);
+    }
+
+    #[tokio::test]
+    async fn little_of_a_body_is_read_before_its_handler_takes_it() {
+        let (mut connection, mut client) = connect(100_000);
+        client.write_all(&vec![b'x'; 90_000]).await.unwrap();
+        let flow = connection.flow();
+        let request = TestRequest::get().insert_header((CONTENT_LENGTH, 50_000)).to_srv_request();
+        let serving = flow.clone().serve(&request).await;
+        let mut all = read_now(&mut connection).await;
+        assert!(all <= 20_000, "{all} bytes");
+        connection.flush().await.unwrap();
+        assert_eq!(read_now(&mut connection).await, 0, "the handler has taken nothing");
+        // The handler takes what was read, again and again.
+        while flow.body_is_taken() {
+            let read = read_now(&mut connection).await;
+            assert!((1..=20_000).contains(&read), "{read} bytes");
+            all += read;
+        }
+        assert!((50_000..60_000).contains(&all), "the body, and little of what follows it: {all} bytes");
+        drop(serving);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_has_to_make_room_is_not_kept_by_the_bytes_of_a_head() {
+        let (client, server) = duplex(1000);
+        let open = OpenConnections::new(1);
+        let mut connection = Connection::new(server, &HttpSettings::default(), open.enter());
+        let (mut client, started) = (client, Instant::now());
+        assert_eq!(read_now(&mut connection).await, 0);
+        let _other = open.enter();
+        client.write_all(b"G").await.unwrap();
+        assert_eq!(end_of(&mut connection).await.unwrap(), 1);
+        assert!(started.elapsed().is_zero(), "{:?}", started.elapsed());
+        // Control: bytes of a request that is being answered keep it.
+        let (client, server) = duplex(1000);
+        let mut connection = Connection::new(server, &HttpSettings::default(), open.enter());
+        assert_eq!(read_now(&mut connection).await, 0);
+        let _another = open.enter();
+        let _answering = connection.head().answering(Version::HTTP_11);
+        let mut client = client;
+        client.write_all(b"x").await.unwrap();
+        assert!(timeout(Duration::from_hours(1), connection.read_to_end(&mut Vec::new())).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_feed_ends_when_its_client_closes_its_side() {
+        for is_feed in [true, false] {
+            let (mut connection, client) = connect(1000);
+            let _answering = connection.head().answering(Version::HTTP_11);
+            if is_feed {
+                connection.hang_up().when_client_leaves();
+            }
+            drop(client);
+            let read = connection.read(&mut [0; 10]).await.map_err(|error| error.kind());
+            assert_eq!(read, if is_feed { Err(ErrorKind::ConnectionAborted) } else { Ok(0) });
+        }
     }
 
     #[tokio::test]

@@ -27,6 +27,8 @@ struct Entry {
     is_to_close: Cell<bool>,
     /// Whether it has to close as soon as it waits for its client.
     hangs_up: Cell<bool>,
+    /// Whether it has to close when its client closes its side, although an answer is being sent.
+    leaves_with_client: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -63,6 +65,7 @@ impl OpenConnections {
             is_idle: Cell::new(true),
             is_to_close: Cell::new(false),
             hangs_up: Cell::new(false),
+            leaves_with_client: Cell::new(false),
             waker: RefCell::default(),
         });
         let number = inner.next.replace(inner.next.get() + 1);
@@ -79,7 +82,11 @@ impl OpenConnections {
 }
 
 impl Place {
-    /// Notes that bytes arrived or left. If the connection was told to close because it was idle, it stays open.
+    /// Notes that the client sends or takes the bytes of a request that is being answered. If the connection was told to
+    /// close because it was idle, it stays open.
+    ///
+    /// Bytes of the next head do not count. Otherwise clients that send their heads byte by byte would keep their places
+    /// from others.
     pub(crate) fn is_active(&self) {
         self.entry.active_at.set(Instant::now());
         self.entry.is_to_close.set(false);
@@ -100,15 +107,26 @@ impl Place {
         self.entry.is_to_close.get() || self.entry.hangs_up.get()
     }
 
-    /// Returns the handle that closes the connection as soon as it waits for its client.
+    /// Returns whether the connection has to close when its client closes its side.
+    pub(crate) fn leaves_with_client(&self) -> bool {
+        self.entry.leaves_with_client.get()
+    }
+
+    /// Notes that no answer is sent any more that has to end with the client.
+    pub(crate) fn may_outlive_client(&self) {
+        self.entry.leaves_with_client.set(false);
+    }
+
+    /// Returns the handle that closes the connection: as soon as it waits for its client, or when its client has left.
     pub(crate) fn hang_up(&self) -> HangUp {
-        let entry = Rc::clone(&self.entry);
-        HangUp::new(move || {
+        let (entry, leaving) = (Rc::clone(&self.entry), Rc::clone(&self.entry));
+        let close = move || {
             entry.hangs_up.set(true);
             if let Some(waker) = entry.waker.borrow_mut().take() {
                 waker.wake();
             }
-        })
+        };
+        HangUp::new(close, move || leaving.leaves_with_client.set(true))
     }
 
     /// Returns the open connections, including this one.

@@ -66,7 +66,7 @@ pub(crate) use object::TurnObject;
 #[cfg(feature = "server")]
 pub(crate) use shape::{Shape, type_name};
 #[cfg(feature = "server")]
-pub(crate) use stream::{EventStream, Framing, Line};
+pub(crate) use stream::{EventStream, Framing, LONG_LINE_BYTES, Line};
 #[cfg(feature = "server")]
 pub(crate) use wrong_form::{ARRAY, is_array};
 

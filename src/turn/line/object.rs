@@ -33,6 +33,15 @@ impl<'a> TurnObject<'a> {
         values.map(|values| values.map(|value| value.is_some())).map_err(|error| BadEvent::of_field(self.0, &error))
     }
 
+    /// Returns whether the array at this path of names has more than this number of items. What is no array has none.
+    pub(crate) fn has_more_items(self, path: &[&'static str], most: usize) -> bool {
+        let mut value = Some(Value::of_event(self.0));
+        for name in path {
+            value = value.and_then(|value| value.field(name));
+        }
+        value.is_some_and(|value| value.has_more_items(most))
+    }
+
     /// Reads the fields of the object.
     pub(crate) fn read<T: Deserialize<'a>>(self) -> Result<T, BadEvent> {
         T::deserialize(Value::of_event(self.0)).map_err(|error| BadEvent::of_field(self.0, &error))

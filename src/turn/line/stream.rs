@@ -82,6 +82,9 @@ enum LineState {
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// The length beyond which a line is long. Kernels write events of some hundred bytes.
+pub(crate) const LONG_LINE_BYTES: usize = 64 * 1024;
+
 impl EventStream {
     pub(crate) fn new(framing: Framing, max_line_bytes: usize) -> Self {
         Self {
@@ -109,6 +112,21 @@ impl EventStream {
     /// Returns the heap memory in bytes that is allocated for the current line.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.line.bytes.capacity() + self.line.structure.heap_bytes()
+    }
+
+    /// Returns whether the current line is kept and so long that parsing it takes a millisecond or more.
+    pub(crate) fn is_in_long_line(&self) -> bool {
+        self.line.bytes.len() > LONG_LINE_BYTES
+    }
+
+    /// Returns whether this piece would end such a line.
+    pub(crate) fn ends_long_line(&self, piece: &[u8]) -> bool {
+        let kept = self.line.bytes.len();
+        // Nothing is kept of a line that will be ignored.
+        kept > 0
+            && self.framing == Framing::Lines
+            && kept + piece.len() > LONG_LINE_BYTES
+            && memchr(b'\n', piece).is_some_and(|end| kept + end > LONG_LINE_BYTES)
     }
 
     /// Reads the next piece, and calls `take` with each line that ends in the piece.

@@ -189,6 +189,31 @@ impl<'a> Value<'a> {
         Fields { rest: self.bytes.get(1..).unwrap_or_default(), at: self.at + 1, value: None, name: String::new() }
     }
 
+    /// Returns the first field of this name, if the value is an object that has one.
+    #[cfg(feature = "server")]
+    pub(super) fn field(self, name: &str) -> Option<Value<'a>> {
+        let mut fields = (self.first() == b'{').then(|| self.fields())?;
+        while fields.next_key() {
+            if fields.name == name {
+                return fields.value;
+            }
+        }
+        None
+    }
+
+    /// Returns whether the value is an array of more than this number of items.
+    #[cfg(feature = "server")]
+    pub(super) fn has_more_items(self, most: usize) -> bool {
+        let [b'[', inner @ ..] = self.bytes else { return false };
+        let mut items = Items { rest: inner, at: self.at + 1, count: 0 };
+        while items.count <= most {
+            if items.next().is_none() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Checks that every scalar in the value is valid JSON.
     fn check_scalars(self) -> Result<(), FieldError> {
         let mut rest = self.bytes;
@@ -426,21 +451,27 @@ struct Items<'a> {
     count: usize,
 }
 
-impl<'a> SeqAccess<'a> for Items<'a> {
-    type Error = FieldError;
-
-    fn next_element_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<Option<T::Value>, FieldError> {
+impl<'a> Items<'a> {
+    fn next(&mut self) -> Option<Value<'a>> {
         let is_between = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',');
         let between = self.rest.iter().take_while(|byte| is_between(byte)).count();
         let (rest, at) = (&self.rest[between..], self.at + between);
         if matches!(rest.first(), None | Some(b']')) {
-            return Ok(None);
+            return None;
         }
         let (bytes, rest) = rest.split_at(value_len(rest));
         (self.rest, self.at) = (rest, at + bytes.len());
-        let value = Value { bytes, at };
-        let index = self.count;
         self.count += 1;
+        Some(Value { bytes, at })
+    }
+}
+
+impl<'a> SeqAccess<'a> for Items<'a> {
+    type Error = FieldError;
+
+    fn next_element_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<Option<T::Value>, FieldError> {
+        let index = self.count;
+        let Some(value) = self.next() else { return Ok(None) };
         seed.deserialize(value).map(Some).map_err(|error| error.about(value).within(&index.to_string()))
     }
 }

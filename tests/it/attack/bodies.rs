@@ -130,6 +130,53 @@ fn the_memory_for_a_body_of_very_short_turns_is_bounded() {
     assert_eq!(server.client().get("/conversations/c/turns").json()["latestOrdinal"], 0);
 }
 
+/// Begins this many uploads to a path, each with the beginning of a line. Returns the memory when all have sent it.
+#[cfg(target_os = "linux")]
+fn begin_uploads(path: &str, gzip: bool, count: usize) -> u64 {
+    let (_directory, server) = server(&[("HTTP__STALL_TIMEOUT", "1h")]);
+    let memory = Memory::of_idle(&server);
+    let mut line = format!(r#"{{"conversationId":"c","x":"{}"#, "x".repeat(100_000)).into_bytes();
+    if gzip {
+        // Without compression, the text of an unfinished member is inflated as it arrives.
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+        encoder.write_all(&line).unwrap();
+        encoder.flush().unwrap();
+        line = encoder.get_ref().clone();
+    }
+    let encoding = if gzip { "content-encoding: gzip\r\n" } else { "" };
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n{encoding}\
+         transfer-encoding: chunked\r\n\r\n{:x}\r\n",
+        line.len()
+    );
+    let upload = [head.as_bytes(), &line].concat();
+    let uploads: Vec<_> = (0..count)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.address).unwrap();
+            // The server may refuse the upload while it arrives.
+            let _ = stream.write_all(&upload);
+            stream
+        })
+        .collect();
+    for turn in 0..10 {
+        assert_served(&mut server.client(), &turn.to_string());
+    }
+    drop(uploads);
+    println!("{count} unfinished uploads to {path} (gzip: {gzip}): at most {} MiB above idle", memory.peak_mib());
+    memory.peak_mib()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn unfinished_uploads_hold_little_beside_their_budget() {
+    for gzip in [false, true] {
+        let mib = begin_uploads("/import", gzip, 900);
+        assert!(mib < 100, "{mib} MiB");
+        let mib = begin_uploads("/events", gzip, 900);
+        assert!(mib < 230, "{mib} MiB");
+    }
+}
+
 /// Posts five bodies of 16 MiB at the same time, with events that end no turn. Returns how many of the bodies were
 /// taken in, and the memory.
 #[cfg(target_os = "linux")]

@@ -21,7 +21,7 @@
 //!
 //! - `line`: the events as text. Pure.
 //! - `ring`: the latest lines. Pure.
-//! - `hang_up`: closes the connection of a client that reads nothing when its stream has to end.
+//! - `hang_up`: closes the connection of a client that has left, or that reads nothing when its stream has to end.
 //! - `hub`: follows turns for the readers of one worker.
 //! - `reader`: the stream of one reader.
 //! - `tests`: streams of the whole application.
@@ -71,6 +71,9 @@ pub(crate) async fn get(api: Data<Api>, hub: Data<Hub>, request: HttpRequest) ->
     };
     let after = asked.filter(|_| is_known).unwrap_or(latest);
     let hang_up = request.conn_data::<HangUp>().cloned();
+    if let Some(hang_up) = &hang_up {
+        hang_up.when_client_leaves();
+    }
     let seat = hub.enter(&api, conversation_id, latest, hang_up);
     let reader = Reader::new(api, seat, place, after, is_known);
     let events = stream::unfold(reader, |mut reader| async move {

@@ -94,6 +94,7 @@ impl Worker {
                 import: directory.clone().recipient(),
                 erase: directory.clone().recipient(),
                 take_erased_sums: Probe::start(|_| pending()).recipient(),
+                max_steps: 4096,
                 load: Load::new(1),
             },
             reads: Reads {

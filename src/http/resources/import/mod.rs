@@ -11,6 +11,7 @@ mod send;
 mod tests;
 
 use std::io::ErrorKind;
+use std::mem;
 
 use actix_web::web::{Bytes, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
@@ -22,14 +23,14 @@ use self::send::{Ended, import_turns, take_sums};
 use super::api::Api;
 use super::query::Query;
 use crate::actors::{ImportReceipt, ImportedTurn};
-use crate::http::error::{ApiError, ImportEnd};
+use crate::http::error::{ApiError, ImportEnd, Unavailable};
 use crate::http::intake::arrival::{Arrival, BrokenArrival, Format, SLICE_BYTES, TimeLimit};
 use crate::http::intake::body::{MIN_RESERVED_BYTES, overloaded};
 use crate::http::intake::budget::{Denied, Reservation};
 use crate::http::intake::import_batch::ImportBatch;
-use crate::http::intake::import_line::ImportLine;
-use crate::http::intake::inflate::{INFLATER_BYTES, Inflated, Inflater};
-use crate::http::intake::lines::{LineTooLong, Lines};
+use crate::http::intake::import_line::{BadImportLine, ImportLine};
+use crate::http::intake::inflate::{Inflated, Inflater};
+use crate::http::intake::lines::{LineTooLong, Lines, TextLine};
 use crate::store::Position;
 use crate::turn::{Encoding, EpochMillis, Framing};
 
@@ -70,6 +71,8 @@ async fn import(api: &Api, request: &HttpRequest, arrival: &mut Arrival<'_>) -> 
     if api.handles.intake.load.is_full() {
         return Err(overloaded());
     }
+    // The semaphore is never closed.
+    let _place = api.imports.try_acquire().map_err(|_| ApiError::Unavailable(Unavailable::TooManyImports))?;
     let reservation = api.budget.reserve(MIN_RESERVED_BYTES).map_err(|_| overloaded())?;
     let mut importer = Importer {
         api,
@@ -149,10 +152,9 @@ impl Importer<'_> {
         if self.inflater.is_some() {
             self.inflate(None).await?;
         }
-        let now = self.api.clock.now();
-        let last = self.lines.last().map(|line| (line.number, line.text.len(), read(line.text, self.is_body, now)));
-        match last {
-            Some((number, len, line)) => self.take(number, len, line).await?,
+        let is_long = self.lines.is_in_long_line();
+        match self.with_lines(is_long, |lines, reading| lines.last().map(|line| reading.read(&line))).await {
+            Some(line) => self.take(line).await?,
             None if self.is_body => {
                 return Err(self.ended(ImportEnd::BadLine("the body is empty, but must be one turn".to_owned())));
             }
@@ -184,6 +186,7 @@ impl Importer<'_> {
             Some(chunk) => inflater.feed(chunk),
             None => inflater.end(),
         }
+        self.hold().await?;
         let mut room = vec![0; SLICE_BYTES];
         while let Some(inflater) = &mut self.inflater {
             match inflater.read(&mut room) {
@@ -212,10 +215,12 @@ impl Importer<'_> {
 
     async fn take_slice(&mut self, slice: &[u8]) -> Result<(), Ended> {
         self.lines.push(slice);
-        let now = self.api.clock.now();
         loop {
-            let line = match self.lines.next() {
-                Ok(Some(line)) => (line.number, line.text.len(), read(line.text, self.is_body, now)),
+            let is_long = self.lines.ends_long_line();
+            let next = self
+                .with_lines(is_long, |lines, reading| lines.next().map(|line| line.map(|line| reading.read(&line))));
+            match next.await {
+                Ok(Some(line)) => self.take(line).await?,
                 Ok(None) => break,
                 Err(LineTooLong { number }) => {
                     self.import_batch().await?;
@@ -223,15 +228,34 @@ impl Importer<'_> {
                     let message = format!("a line must have at most {limit} bytes (`http.max_line_bytes`)");
                     return Err(Ended { line: number, why: ImportEnd::BadLine(message) });
                 }
-            };
-            let (number, len, line) = line;
-            self.take(number, len, line).await?;
+            }
         }
         self.hold().await
     }
 
+    /// Reads a line. A long one is read on another thread: that of a turn of 4 MB takes a tenth of a second.
+    async fn with_lines<T: Send + 'static>(
+        &mut self,
+        is_long: bool,
+        read: impl FnOnce(&mut Lines, Reading) -> T + Send + 'static,
+    ) -> T {
+        let Self { api, lines, is_body, .. } = self;
+        let reading = Reading { is_body: *is_body, now: api.clock.now(), max_steps: api.handles.intake.max_steps };
+        if !is_long {
+            return read(lines, reading);
+        }
+        let mut moved = mem::replace(lines, Lines::new(Framing::Lines, 0));
+        let work = move || {
+            let result = read(&mut moved, reading);
+            (moved, result)
+        };
+        let result;
+        (*lines, result) = api.long_work.run(work).await;
+        result
+    }
+
     /// Takes a line that was read.
-    async fn take(&mut self, number: u64, len: usize, line: Result<ImportLine, WrongLine>) -> Result<(), Ended> {
+    async fn take(&mut self, ReadLine { number, len, line }: ReadLine) -> Result<(), Ended> {
         let is_first = !std::mem::replace(&mut self.is_begun, true);
         match line {
             Ok(ImportLine::Turn(turn)) => {
@@ -251,10 +275,11 @@ impl Importer<'_> {
                 self.exports.left_out = self.exports.left_out.saturating_add(end.left_out);
                 Ok(())
             }
-            Err(WrongLine { message, line, encoding }) => {
+            Err(WrongLine { error: BadImportLine { message, line, is_over_limit }, encoding }) => {
                 self.import_batch().await?;
                 let message = encoding.filter(|_| is_first).map_or(message, |encoding| encoding.to_string());
-                Err(Ended { line: number + line - 1, why: ImportEnd::BadLine(message) })
+                let why = if is_over_limit { ImportEnd::TurnTooLarge(message) } else { ImportEnd::BadLine(message) };
+                Err(Ended { line: number + line as u64 - 1, why })
             }
         }
     }
@@ -269,7 +294,7 @@ impl Importer<'_> {
 
     /// Reserves the memory that is in use. If there is too little, imports the batch to free its memory.
     async fn hold(&mut self) -> Result<(), Ended> {
-        let inflater_bytes = if self.inflater.is_some() { INFLATER_BYTES + SLICE_BYTES } else { 0 };
+        let inflater_bytes = self.inflater.as_ref().map_or(0, |inflater| inflater.memory_bytes() + SLICE_BYTES);
         let bytes = |importer: &Self| {
             let bytes = importer.lines.memory_bytes() + importer.batch.memory_bytes() + inflater_bytes;
             bytes.max(MIN_RESERVED_BYTES.min(importer.api.settings.max_buffered_bytes))
@@ -304,19 +329,33 @@ impl Importer<'_> {
     }
 }
 
+/// A line that was read.
+struct ReadLine {
+    number: u64,
+    len: usize,
+    line: Result<ImportLine, WrongLine>,
+}
+
 /// A line that cannot be imported.
 struct WrongLine {
-    message: String,
-    /// The line of the error, counted from 1 within the object.
-    line: u64,
+    error: BadImportLine,
     /// The encoding of the text, if the line is the first one.
     encoding: Option<Encoding>,
 }
 
-fn read(text: &[u8], is_body: bool, now: EpochMillis) -> Result<ImportLine, WrongLine> {
-    ImportLine::read(text, is_body, now).map_err(|error| WrongLine {
-        message: error.to_string(),
-        line: error.line as u64,
-        encoding: Encoding::of(text),
-    })
+/// How lines are read.
+#[derive(Clone, Copy)]
+struct Reading {
+    is_body: bool,
+    now: EpochMillis,
+    max_steps: usize,
+}
+
+impl Reading {
+    fn read(self, &TextLine { number, text }: &TextLine<'_>) -> ReadLine {
+        let Self { is_body, now, max_steps } = self;
+        let line = ImportLine::read(text, is_body, now, max_steps);
+        let line = line.map_err(|error| WrongLine { error, encoding: Encoding::of(text) });
+        ReadLine { number, len: text.len(), line }
+    }
 }

@@ -381,6 +381,54 @@ async fn a_turn_that_is_too_large_for_a_commit_is_told_with_its_line_and_the_set
 }
 
 #[actix_web::test]
+async fn a_turn_with_more_steps_than_a_live_one_may_have_ends_an_import() {
+    let mut service = Service::start();
+    service.api.handles.intake.max_steps = 2;
+    let of_steps = |count: usize, at| {
+        let steps: Vec<_> = (0..count).map(|nth| format!(r#"{{"stepId":"s{nth}","usage":{{}}}}"#)).collect();
+        exported("a", at).replace("\"steps\":[]", &format!("\"steps\":[{}]", steps.join(",")))
+    };
+    let body = [of_steps(1, 1), of_steps(2, 2), of_steps(3, 3), of_steps(1, 4)].join("\n");
+    let answer = service.import(body).await;
+    assert_eq!(answer.failure(422), "line 3: the turn has more than 2 steps (`turns.max_steps`)");
+    assert_eq!((&body_of(&answer)["line"], &body_of(&answer)["imported"]), (&json!(3), &json!(2)));
+}
+
+#[actix_web::test]
+async fn other_requests_are_served_while_a_long_line_is_read() {
+    let long = exported("a", 1).replacen('{', &format!("{{\"x\":[{}],", vec!["0"; 50_000].join(",")), 1);
+    for body in [long.clone() + "\n", long.clone(), format!("{}\n{long}\n", exported("b", 1))] {
+        let service = Service::start();
+        let hold = service.api.long_work.occupy();
+        let mut importing = std::pin::pin!(service.import(body));
+        for _ in 0..1000 {
+            assert!(futures_util::poll!(&mut importing).is_pending(), "it was read on this thread");
+            yield_now().await;
+        }
+        get(&service.api, "/health").await.success();
+        drop(hold);
+        importing.await.success();
+    }
+}
+
+#[actix_web::test]
+async fn few_imports_are_read_at_a_time() {
+    let service = Service::with(HttpSettings { max_imports: 2, ..HttpSettings::default() }, |_, _| None);
+    let begin = || Box::pin(post_stream(&service.api, head(), stream::pending()));
+    let mut imports = [begin(), begin()];
+    for import in &mut imports {
+        assert!(futures_util::poll!(import).is_pending());
+    }
+    let refused = service.import(lines("a", 1..=1)).await;
+    assert!(refused.failure(503).contains("`http.max_imports`"), "{refused:?}");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    // One that ends makes room.
+    let [_, other] = imports;
+    drop(other);
+    service.import(lines("a", 1..=1)).await.success();
+}
+
+#[actix_web::test]
 async fn the_log_has_one_line_for_the_turns_of_a_message() {
     let service = Service::start();
     let log = Log::start();
