@@ -43,6 +43,7 @@ pub fn serve(listener: TcpListener, api: Api) -> io::Result<Server> {
     let workers = worker_count(settings);
     let most = connections_of_a_worker(settings.max_connections, workers);
     limit_unread(&listener, settings);
+    lengthen_queue(&listener);
     let server = Server::build()
         .workers(workers)
         // The framework counts the connections of each worker. It accepts a few more than may stay open, so that an
@@ -105,6 +106,21 @@ fn limit_unread(listener: &TcpListener, settings: &HttpSettings) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (listener, settings);
+}
+
+/// The number of connections that may wait until the server accepts them. The standard library allows 128. If more wait,
+/// the system drops the attempts of further clients, which try again after a second.
+#[cfg(unix)]
+const WAITING_CONNECTIONS: i32 = 4096;
+
+/// Lets more connections wait than a listener of the standard library does.
+fn lengthen_queue(listener: &TcpListener) {
+    #[cfg(unix)]
+    if let Err(error) = rustix::net::listen(listener, WAITING_CONNECTIONS) {
+        tracing::warn!(%error, "the queue of new connections could not be made longer");
+    }
+    #[cfg(not(unix))]
+    let _ = listener;
 }
 
 /// Builds the service for the connections of one worker. It is like that of the framework's own server, but uses
@@ -233,6 +249,25 @@ mod tests {
         let (_, timeout, without) = accept(None);
         assert_eq!(timeout, 0);
         assert!(written < without, "{written} and {without} bytes");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn many_connections_may_wait_to_be_accepted() {
+        // Returns how many of 300 clients are connected, while nobody accepts them.
+        let connected = |is_longer: bool| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            rustix::net::listen(&listener, 16).unwrap();
+            if is_longer {
+                lengthen_queue(&listener);
+            }
+            let address = listener.local_addr().unwrap();
+            let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok();
+            let clients: Vec<_> = (0..300).map_while(connect).collect();
+            clients.len()
+        };
+        assert_eq!(connected(true), 300);
+        assert!(connected(false) < 100, "the control");
     }
 
     #[actix_web::test]
