@@ -70,9 +70,9 @@ section! {
         /// This limits the work, not the memory: only events that count are held. An import has no such limit.
         max_transfer_bytes: usize = 1024 * 1024 * 1024, BYTES;
 
-        /// Bytes of one event that counts, or of one line of an import (4 MiB); most have a few hundred. Up to this many
-        /// bytes of a line are held until the type of its event is known. A longer line, such as a tool's result, is
-        /// accepted if its event is ignored.
+        /// Bytes of one event that counts (4 MiB); most have a few hundred. Up to this many bytes of a line are held until
+        /// the type of its event is known. A longer line, such as a tool's result, is accepted if its event is ignored. A
+        /// line of an import has a whole turn and may be six times as long.
         max_line_bytes: usize = 4 * 1024 * 1024, 1024..=1 << 30;
 
         /// Bytes of all request bodies held in memory at one time (128 MiB): the lines that count and the events parsed

@@ -65,6 +65,16 @@ struct ImportAnswer {
     left_out: u64,
 }
 
+/// How many times as long as a line of an event a line of an import may be. A line of an export has a whole turn, with the id of
+/// each step twice. With the default settings, a turn has at most as many bytes as an event; JSON makes up to six bytes of one,
+/// and this covers the longest line of such a turn.
+const EVENT_LINES: usize = 6;
+
+/// Returns the maximum number of bytes in a line.
+fn max_line_bytes(api: &Api) -> usize {
+    api.settings.max_line_bytes.saturating_mul(EVENT_LINES)
+}
+
 async fn import(api: &Api, request: &HttpRequest, arrival: &mut Arrival<'_>) -> Result<ImportAnswer, ApiError> {
     Query::read(request.query_string(), &[])?;
     let format = Format::of(request, "turn")?;
@@ -76,7 +86,7 @@ async fn import(api: &Api, request: &HttpRequest, arrival: &mut Arrival<'_>) -> 
     let reservation = api.budget.reserve(MIN_RESERVED_BYTES).map_err(|_| overloaded())?;
     let mut importer = Importer {
         api,
-        lines: Lines::new(format.framing, api.settings.max_line_bytes),
+        lines: Lines::new(format.framing, max_line_bytes(api)),
         is_body: format.framing == Framing::Whole,
         batch: ImportBatch::default(),
         inflater: format.is_gzip.then(Inflater::new),
@@ -224,8 +234,9 @@ impl Importer<'_> {
                 Ok(None) => break,
                 Err(LineTooLong { number }) => {
                     self.import_batch().await?;
-                    let limit = self.api.settings.max_line_bytes;
-                    let message = format!("a line must have at most {limit} bytes (`http.max_line_bytes`)");
+                    let limit = max_line_bytes(self.api);
+                    let message =
+                        format!("a line must have at most {limit} bytes ({EVENT_LINES} times `http.max_line_bytes`)");
                     return Err(Ended { line: number, why: ImportEnd::BadLine(message) });
                 }
             }

@@ -14,6 +14,9 @@ use crate::http::stand_in::{Answer, Log, NDJSON, StandIn, ask, get, post_stream}
 use crate::settings::{HttpSettings, TurnSettings};
 use crate::store::{CommitError, CommitSeries, CommittedSeries, Fault, FaultKind};
 use crate::testing::{MemoryStore, Probe, TestClock};
+use crate::turn::{
+    Done, EpochMillis, Label, Millis, OpenTurn, Ordinal, Progress, StepId, StepTimes, TokenCount, TurnId, Usage,
+};
 
 const END: &str = r#"{"end":"00000000000000000000000000000007-0000000000000009"}"#;
 
@@ -188,11 +191,51 @@ async fn a_bad_line_ends_the_import_and_what_precedes_it_is_imported() {
 async fn a_line_that_is_too_long_is_bad_wherever_it_ends() {
     let settings = HttpSettings { max_line_bytes: 1024, ..HttpSettings::default() };
     let service = Service::with(settings, |_, _| None);
-    for long in [" ".repeat(100_000), "x".repeat(1025), format!("{}\n", "x".repeat(1025))] {
+    for long in [" ".repeat(100_000), "x".repeat(6145), format!("{}\n", "x".repeat(6145))] {
         let answer = service.import(lines("a", 1..=2) + &long).await;
-        assert_eq!(answer.failure(400), "line 3: a line must have at most 1024 bytes (`http.max_line_bytes`)");
+        let message = "line 3: a line must have at most 6144 bytes (6 times `http.max_line_bytes`)";
+        assert_eq!(answer.failure(400), message);
     }
     assert_eq!(service.store.all_turns("a").len(), 2);
+}
+
+#[actix_web::test]
+async fn a_turn_that_has_as_many_bytes_as_an_open_turn_may_have_is_exported_and_imported() {
+    let limits = TurnSettings::default();
+    let millis = Millis::new(123_456.789_012_345_67).unwrap();
+    let count = TokenCount::MAX;
+    let usage = Usage {
+        input_tokens: count,
+        output_tokens: count,
+        cache_read_tokens: Some(count),
+        cache_write_tokens: Some(count),
+    };
+    let mut turn = OpenTurn::new(TurnId::new("t").unwrap());
+    for nth in 0..limits.max_steps {
+        let step_id = StepId::new(format!("{nth:04}{}", "\"".repeat(252))).unwrap();
+        // JSON makes six bytes of a control character, which a label may have, and two of a quote.
+        let label = Label::from(format!("{nth:04}{}", "\u{1}".repeat(252)).as_str());
+        let (model, provider) = (Some(label.clone()), Some(label));
+        let times = StepTimes { ttft: Some(millis), decode: Some(millis), gen_total: Some(millis) };
+        turn.fold(&Progress::Usage { step_id: Some(step_id.clone()), report: usage.into(), is_final: true });
+        turn.fold(&Progress::StepComplete { step_id, times, model, provider });
+        // A further step would be as large as this one.
+        if turn.bytes() + 512 + 256 + 2 * Label::MAX_BYTES > limits.max_turn_bytes {
+            break;
+        }
+    }
+    let steps = turn.steps.len();
+    let turns = vec![turn.seal(&Done::because("stop"), EpochMillis::new(1)).at(Ordinal::new(1).unwrap())];
+    let api = StandIn { turns, ..StandIn::default() }.serving();
+    let exported = get(&api, "/export").await;
+    let exported = exported.success();
+    assert!(exported.len() > HttpSettings::default().max_line_bytes, "{} bytes", exported.len());
+
+    let service = Service::start();
+    assert_eq!(body_of(&service.import(exported.to_owned()).await)["imported"], 1);
+    let imported = service.export().await;
+    assert_eq!(imported.len(), 1);
+    assert_eq!(imported[0]["metrics"]["steps"].as_array().unwrap().len(), steps);
 }
 
 #[actix_web::test]
