@@ -444,18 +444,27 @@ fn a_page_draws_once_a_frame_however_many_turns_are_sealed() {
 
 #[test]
 #[ignore = "needs chromium and chromedriver"]
-fn a_page_says_that_it_is_out_of_date_when_the_server_has_another_history() {
+fn a_page_never_shows_one_history_and_follows_another_one() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let server = Server::start(one.path());
     let address = server.address;
     let mut browser = Browser::start();
     browser.open(&server.url());
     await_texts(&mut browser, "#live-state", &["connected"]);
+    send(&server, "of the first history", "t", done());
+    await_texts(&mut browser, "#live-sealed a", &["of the first history"]);
+    let page = browser.run("return fetch('/').then((page) => page.text())");
     server.kill();
     let server = server_at(other.path(), address);
+    // It connects again, and is made anew.
+    await_texts(&mut browser, "#live-sealed a", &[]);
+    await_texts(&mut browser, "#live-state", &["connected"]);
+
+    // A page of the first history that connects for the first time when there is another one.
+    browser.run(&format!("document.open(); document.write({page}); document.close()"));
     let news = "This page is out of date: the service has another history now. Reload the page.";
     await_texts(&mut browser, "#live-news", &[news]);
-    send(&server, "c", "t", done());
+    send(&server, "of the other history", "t", done());
     browser.run("document.querySelector('#live-news a').click()");
     await_texts(&mut browser, "#latest-heading", &["Latest turns"]);
 }
