@@ -1,7 +1,6 @@
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Deserialize;
@@ -220,7 +219,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template("{spinner} {bytes} {msg} ({elapsed})") {
             bar.set_style(style);
         }
-        bar.enable_steady_tick(Duration::from_millis(200));
+        output::keep_drawing(&bar);
         Self { bar }
     }
 

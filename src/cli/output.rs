@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use indicatif::ProgressDrawTarget;
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use tokio::sync::oneshot;
 
 use super::CliError;
@@ -60,6 +60,13 @@ pub(super) fn note(line: &str) {
 pub(super) fn progress_target() -> ProgressDrawTarget {
     let is_shown = io::stderr().is_terminal() && takes_escapes();
     if is_shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }
+}
+
+/// Draws a progress bar now, and again and again from now on. Without the first drawing, a bar would be seen only if the
+/// thread that draws it began before the work has ended.
+pub(super) fn keep_drawing(bar: &ProgressBar) {
+    bar.tick();
+    bar.enable_steady_tick(Duration::from_millis(200));
 }
 
 /// Writes the reason why a server failed, and returns its exit code. The wait for the write is limited. So the process

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
@@ -53,7 +51,7 @@ impl UploadProgress {
         if let Some(bytes) = total_bytes {
             self.bar.set_length(bytes);
         }
-        self.bar.enable_steady_tick(Duration::from_millis(200));
+        output::keep_drawing(&self.bar);
     }
 
     /// Begins the next input, which starts `base` bytes after the start of the first one.
