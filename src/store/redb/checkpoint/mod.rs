@@ -302,20 +302,23 @@ impl Checkpoint {
         }
     }
 
-    /// Counts some of the memtable's turns if many are not counted yet, so that a report or a flush has few left to
-    /// count. Returns whether many are still left.
-    pub(crate) fn count_turns(&self) -> bool {
-        // Nothing closes the store meanwhile, so no failure of a closed store is kept for the next one.
-        let _one_at_a_time = self.pause();
+    /// Returns whether many turns of the memtable are not counted yet.
+    pub(crate) fn has_turns_to_count(&self) -> bool {
         let many = |files: &Files| files.memtable().uncounted_bytes() >= BYTES_COUNTED_AT_ONCE;
-        let is_worthwhile = || self.slot.with(many).unwrap_or(false);
-        if !is_worthwhile() {
+        self.slot.with(many).unwrap_or(false)
+    }
+
+    /// Counts some of the memtable's turns if many are not counted yet, so that a report or a flush has few left to
+    /// count. Returns whether many are still left. May run beside a flush.
+    pub(crate) fn count_turns(&self) -> bool {
+        if !self.has_turns_to_count() {
             return false;
         }
-        match unwind::caught_as_fault(|| self.slot.count(BYTES_COUNTED_AT_ONCE)) {
-            Ok(()) => is_worthwhile(),
-            Err(cause) => {
-                *self.failure_of_background() = Some(cause);
+        match unwind::caught(|| self.slot.count(BYTES_COUNTED_AT_ONCE)) {
+            // An error says that the store was closed meanwhile.
+            Ok(counted) => counted.is_ok() && self.has_turns_to_count(),
+            Err(panic) => {
+                *self.failure_of_background() = Some(panic.into());
                 false
             }
         }

@@ -148,7 +148,7 @@ impl Tally {
 }
 
 /// The sums over the turns of the memtable that are counted so far. Counting a turn takes longer than committing it, so
-/// the writer does not count: the checkpoint does. A read of sums counts the rest.
+/// the writer does not count: another thread does. A read of sums counts the rest.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     /// The sums over turns of the immutable table.

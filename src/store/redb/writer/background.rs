@@ -10,9 +10,10 @@ use crate::store::redb::checkpoint::Checkpoint;
 /// missing unnoticed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The handle of a thread that runs flushes while they are worthwhile, adds turns to the filter, counts turns, computes
-/// all costs anew if the prices have changed, and removes the rows of erased conversations. Every few seconds it also
-/// looks after the files. The thread ends when the handle is dropped.
+/// The handle of a thread that runs flushes while they are worthwhile, adds turns to the filter, computes all costs anew
+/// if the prices have changed, and removes the rows of erased conversations. Every few seconds it also looks after the
+/// files. Another thread counts turns meanwhile: a flush waits for the disk most of the time. The threads end when the
+/// handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Background(SyncSender<()>);
 
@@ -22,6 +23,7 @@ impl Background {
     }
 
     fn start_looking_every(interval: Duration, checkpoint: Arc<Checkpoint>) -> io::Result<Self> {
+        let counts = start_counting(Arc::clone(&checkpoint))?;
         let (wakes, woken) = sync_channel(1);
         let thread = std::thread::Builder::new().name("store-checkpoint".into());
         thread.spawn(move || {
@@ -38,8 +40,10 @@ impl Background {
                 }
                 checkpoint.learn_turns();
                 loop {
-                    while checkpoint.is_worthwhile() && checkpoint.flush_in_background() {}
-                    while checkpoint.count_turns() {}
+                    count_meanwhile(&checkpoint, &counts);
+                    while checkpoint.is_worthwhile() && checkpoint.flush_in_background() {
+                        count_meanwhile(&checkpoint, &counts);
+                    }
                     if !checkpoint.reprice_in_background() && !checkpoint.erase_in_background() {
                         break;
                     }
@@ -62,6 +66,26 @@ impl Background {
     pub(crate) fn wake(&self) {
         // If the channel is full, the thread was woken before and has not checked yet. It will.
         let _ = self.0.try_send(());
+    }
+}
+
+/// Starts the thread that counts turns. It counts when it gets something, and ends when the sender is dropped.
+fn start_counting(checkpoint: Arc<Checkpoint>) -> io::Result<SyncSender<()>> {
+    let (counts, asked) = sync_channel(1);
+    let thread = std::thread::Builder::new().name("store-counts".into());
+    thread.spawn(move || {
+        while asked.recv().is_ok() {
+            while checkpoint.count_turns() {}
+        }
+    })?;
+    Ok(counts)
+}
+
+/// Lets the other thread count turns if there are many.
+fn count_meanwhile(checkpoint: &Checkpoint, counts: &SyncSender<()>) {
+    if checkpoint.has_turns_to_count() {
+        // If the channel is full, the thread has not begun yet.
+        let _ = counts.try_send(());
     }
 }
 
