@@ -23,6 +23,9 @@ use crate::turn::{ConversationId, Ordinal, SealedTurn, TurnId};
 /// those that follow get the next ones. Otherwise turns are appended. A turn that is sealed already does not change. An
 /// open turn of the same id is sealed as it is imported, and other open turns stay open.
 ///
+/// The limits of open turns are not checked, as no imported turn is held open. So a program that takes turns from outside
+/// has to limit their steps itself, as `POST /import` does by [`TurnSettings::max_steps`](crate::settings::TurnSettings).
+///
 /// The answer comes when all turns are durable. If the sender drops the future, the outcome is unknown. The sender may
 /// then send the same turns again: each is stored once.
 ///

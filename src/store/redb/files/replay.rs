@@ -19,8 +19,7 @@ use crate::turn::ConversationId;
 /// The changes of a journal that the tables lack.
 pub(crate) struct Replayed {
     pub(crate) memtable: Memtable,
-    /// The rows of the journal that could not be read in full. A row is there once for each conversation that loses commits
-    /// from this row on.
+    /// The rows of the journal that could not be read in full.
     pub(crate) damaged: Vec<DamagedRow>,
     /// Rows that can be read but not replayed in full, because they have commits to a conversation whose key is lost.
     /// The key is the number of the conversation in the tables. Without the key, the place of its turns is unknown.
@@ -32,8 +31,22 @@ pub(crate) struct Replayed {
 pub(crate) struct DamagedRow {
     pub(crate) number: u64,
     pub(crate) flaw: RowFlaw,
+    /// The flaws of further conversations that lose commits from this row on.
+    more_flaws: Vec<RowFlaw>,
     /// The bytes of the row; empty if the row is missing.
     pub(crate) bytes: Vec<u8>,
+}
+
+impl DamagedRow {
+    pub(crate) fn new(number: u64, flaw: RowFlaw, bytes: &[u8]) -> Self {
+        Self { number, flaw, more_flaws: Vec::new(), bytes: bytes.to_vec() }
+    }
+
+    /// Returns the number of the row with each of its flaws.
+    pub(crate) fn flaws(self) -> impl Iterator<Item = (u64, RowFlaw)> {
+        let number = self.number;
+        std::iter::once(self.flaw).chain(self.more_flaws).map(move |flaw| (number, flaw))
+    }
 }
 
 /// What is wrong with a row of the journal.
@@ -141,7 +154,7 @@ fn replay_from(
         let number = number.value();
         if number > expected {
             let flaw = RowFlaw::Missing { next: number };
-            damaged.push(DamagedRow { number: expected, flaw, bytes: Vec::new() });
+            damaged.push(DamagedRow::new(expected, flaw, &[]));
             previous = None;
             replay.positions = ANY_POSITION;
         }
@@ -161,14 +174,15 @@ fn replay_from(
             Err(damaged) => vec![damaged.into()],
         };
         if let Some(flaw) = replay.passed_over.take() {
-            unplaced.push(DamagedRow { number, flaw, bytes: all_bytes.to_vec() });
+            unplaced.push(DamagedRow::new(number, flaw, all_bytes));
         }
         replay.memtable.took_row(mark, all_bytes.len());
         previous = flaws.is_empty().then_some(mark.checksum);
-        if !flaws.is_empty() {
+        let mut flaws = flaws.into_iter();
+        if let Some(flaw) = flaws.next() {
             replay.positions = ANY_POSITION;
+            damaged.push(DamagedRow { more_flaws: flaws.collect(), ..DamagedRow::new(number, flaw, all_bytes) });
         }
-        damaged.extend(flaws.into_iter().map(|flaw| DamagedRow { number, flaw, bytes: all_bytes.to_vec() }));
         expected = number.saturating_add(1);
     }
     // The sums of reports have the turns up to that position.

@@ -99,6 +99,7 @@ mod tests {
     use crate::store::redb::files::slot::Slot;
     use crate::store::redb::tables::journal_mark::JournalMark;
     use crate::store::redb::tables::meta::ReadMeta;
+    use crate::store::redb::writer::backoff::Backoff;
     use crate::store::{Commit, Version};
     use crate::turn::{ConversationId, Done, EpochMillis, OpenTurn, TurnId};
 
@@ -154,5 +155,37 @@ mod tests {
         while ended.strong_count() > 0 {
             std::thread::yield_now();
         }
+    }
+
+    #[tokio::test]
+    async fn many_turns_are_counted_without_a_flush_or_a_report() {
+        let (store, mut writer) =
+            RedbEngine::prepare(Location::Memory, &StoreSettings::default(), Backoff::default()).unwrap();
+        writer.checkpoint_in_background().unwrap();
+        let checkpoint = Arc::clone(writer.checkpoint());
+        let thread = std::thread::spawn(move || writer.run());
+        let mut version = 0;
+        let mut bytes = 0;
+        while bytes < 1 << 20 {
+            // Ids of 256 bytes: few turns have many bytes.
+            let turns = (0..100).map(|nth| OpenTurn::new(TurnId::new(format!("{version:0>200}-{nth:0>55}")).unwrap()));
+            let sealed: Vec<_> = turns.map(|turn| turn.seal(&Done::because("stop"), EpochMillis::new(1))).collect();
+            bytes += sealed.len() * 256;
+            let commit = Commit {
+                conversation_id: ConversationId::new("c").unwrap(),
+                expected_version: Version(version),
+                staged: Vec::new(),
+                sealed,
+                imported_from: None,
+            };
+            store.commit(commit).await.unwrap();
+            version += 1;
+        }
+        assert!(!checkpoint.is_worthwhile(), "it would be flushed, which counts too");
+        while checkpoint.has_turns_to_count() {
+            std::thread::yield_now();
+        }
+        store.close().await;
+        thread.join().unwrap();
     }
 }

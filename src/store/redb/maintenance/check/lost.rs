@@ -85,7 +85,7 @@ pub(super) fn lost_names(txn: &WriteTransaction, repair: u64) -> Result<Vec<Loss
         if (of, table) != (repair, Keys::NAME) {
             break;
         }
-        // A damaged row tells of no conversation. An id that has another key again is not lost.
+        // A damaged row names no conversation. The repair may have given an id another key; then the id is not lost.
         if let Ok(id) = str::from_utf8(id)
             && keys.get(id)?.is_none()
             && let Ok(key) = Stored::<Keys>::as_it_is(value.value()).verify(&id).and_then(decode_key)

@@ -59,6 +59,7 @@ use crate::store::fault::Fault;
 use crate::store::redb::files::file::{remove, replace};
 use crate::store::redb::files::open_error::{OpenError, failed};
 use crate::store::redb::files::path::has_content;
+use crate::store::redb::files::replay::DamagedRow;
 use crate::store::redb::tables::failure::Failure;
 use crate::store::redb::tables::meta::{ReadMeta, WriteMeta};
 use crate::store::redb::tables::store_file::StoreFile;
@@ -115,7 +116,8 @@ fn check_each(paths: &Paths) -> Result<CheckReport, CheckError> {
         Ok(Err(error)) => return Ok(damaged(error.into())),
         Err(panic) => return Ok(damaged(panic.into())),
     };
-    let rows = rows.into_iter().map(|row| Violation::Journal { row: row.number, flaw: row.flaw });
+    let flaws = rows.into_iter().flat_map(DamagedRow::flaws);
+    let rows = flaws.map(|(row, flaw)| Violation::Journal { row, flaw });
     report.violations.splice(0..0, rows);
     // What the journal has can hide a damaged fact.
     let hidden: Vec<_> = facts.into_iter().filter(|fact| !report.violations.contains(fact)).collect();
@@ -275,7 +277,8 @@ fn derive(paths: &Paths, main: &mut Database, mut journal: Option<&mut Database>
         losses = lost_turns(txn, &before, &[])?;
         losses.extend(lost_names(txn, repair)?);
         losses.extend(lost_open_turns(txn, repair)?);
-        losses.extend(unmerged.damaged.into_iter().map(|row| Loss::of_row(row.number, row.flaw)));
+        let flaws = unmerged.damaged.into_iter().flat_map(DamagedRow::flaws);
+        losses.extend(flaws.map(|(row, flaw)| Loss::of_row(row, flaw)));
         Ok(())
     })?;
     Ok(losses)

@@ -124,7 +124,7 @@ impl Paths {
             }
             None if header.bond.journal_id.is_some() => {
                 let number = header.checkpoint.number + 1;
-                damaged.push(DamagedRow { number, flaw: RowFlaw::NoJournal, bytes: Vec::new() });
+                damaged.push(DamagedRow::new(number, RowFlaw::NoJournal, &[]));
             }
             None => {}
         }

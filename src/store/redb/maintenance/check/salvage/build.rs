@@ -374,7 +374,7 @@ fn finish(
             last = memtable.last_row();
             for row in damaged.into_iter().chain(unplaced) {
                 txn.open_table(LOST_JOURNAL_ROWS)?.insert((repair, row.number), &*row.bytes)?;
-                losses.push(Loss::of_row(row.number, row.flaw));
+                losses.extend(row.flaws().map(|(number, flaw)| Loss::of_row(number, flaw)));
             }
             let newest = expected.newest();
             if newest.number >= next {

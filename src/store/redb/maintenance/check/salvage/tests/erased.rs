@@ -1,5 +1,5 @@
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redb::{Database, ReadableTable, TableHandle};
@@ -85,6 +85,22 @@ struct Removed {
     report: Report,
 }
 
+impl Removed {
+    fn path(&self) -> PathBuf {
+        self.directory.path().join(StoreFile::Main.name())
+    }
+
+    /// Repairs the damaged store, which then is as it was: nothing is lost or back, and exports work.
+    async fn assert_repaired(&self) {
+        let (_, after) = repair(self.directory.path()).unwrap().1.unwrap();
+        assert_eq!((after.violations, after.losses, after.sealed_turns), (vec![], vec![], 2));
+        let store = open(self.directory.path());
+        drop(store.begin_export().await.unwrap());
+        assert_eq!(store.report(&question_of_1970()).unwrap(), self.report);
+        store.close().await;
+    }
+}
+
 async fn with_removed_turns() -> Removed {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(StoreFile::Main.name());
@@ -111,25 +127,20 @@ async fn with_removed_turns() -> Removed {
 
 #[tokio::test]
 async fn an_earlier_page_in_the_place_of_another_one_brings_no_erased_or_dropped_turn_back() {
-    let Removed { directory, earlier, report } = with_removed_turns().await;
-    let path = directory.path().join(StoreFile::Main.name());
-    let mut image = bytes(directory.path());
+    let removed = with_removed_turns().await;
+    let path = removed.path();
+    let mut image = bytes(removed.directory.path());
     let leaf = pages_of(&path, &image, TURNS.name(), LEAF)[0];
-    image[leaf..leaf + pages::PAGE_BYTES].copy_from_slice(&earlier);
+    image[leaf..leaf + pages::PAGE_BYTES].copy_from_slice(&removed.earlier);
     fs::write(&path, image).unwrap();
-    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
-    assert_eq!((after.violations, after.losses, after.sealed_turns), (vec![], vec![], 2));
-    let store = open(directory.path());
-    drop(store.begin_export().await.unwrap());
-    assert_eq!(store.report(&question_of_1970()).unwrap(), report);
-    store.close().await;
+    removed.assert_repaired().await;
 }
 
 #[tokio::test]
 async fn a_conversation_whose_note_of_its_erasure_is_lost_is_not_named_as_lost() {
-    let Removed { directory, report, .. } = with_removed_turns().await;
-    let path = directory.path().join(StoreFile::Main.name());
-    let mut image = bytes(directory.path());
+    let removed = with_removed_turns().await;
+    let path = removed.path();
+    let mut image = bytes(removed.directory.path());
     let leaf = pages_of(&path, &image, ERASED.name(), LEAF)[0];
     let reached = walk(&open_pages(&path).unwrap(), &wanted().unwrap(), &mut |_, _, _| Ok(())).unwrap();
     for (number, page) in (0..).zip(image.chunks_mut(pages::PAGE_BYTES)).skip(1) {
@@ -140,11 +151,6 @@ async fn a_conversation_whose_note_of_its_erasure_is_lost_is_not_named_as_lost()
     }
     image[leaf..leaf + pages::PAGE_BYTES].fill(0);
     fs::write(&path, image).unwrap();
-    let (_, after) = repair(directory.path()).unwrap().1.unwrap();
-    assert_eq!((after.violations, after.losses, after.sealed_turns), (vec![], vec![], 2));
-    let store = open(directory.path());
-    drop(store.begin_export().await.unwrap());
-    assert_eq!(store.report(&question_of_1970()).unwrap(), report);
-    store.close().await;
-    assert_eq!(check(directory.path()).unwrap().violations, []);
+    removed.assert_repaired().await;
+    assert_eq!(check(removed.directory.path()).unwrap().violations, []);
 }
